@@ -1,0 +1,14 @@
+# CUDA without a GPU or a whole toolkit on the machine: nvcc, the runtime, and LibTorch's CUDA build (MOLT_TORCH).
+set(CMAKE_CUDA_ARCHITECTURES 90a CACHE STRING "GPU architectures")
+enable_language(CUDA)
+if(NOT DEFINED CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25 does not know C++20 for nvcc 13
+  set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+  set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+endif()
+set(CMAKE_CUDA_STANDARD 20)
+find_package(CUDAToolkit REQUIRED)
+target_compile_definitions(molt_flags INTERFACE MOLT_CUDA=1)
+target_compile_options(molt_flags INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr -lineinfo>)
+# Before every other library, or the static runtime gets in.
+set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)
+target_link_libraries(molt_flags INTERFACE CUDA::cudart)
