@@ -58,10 +58,13 @@ class ConfigVisitor {
   }
   template <ConfigSection T>
   void field(const char* name, std::vector<T>& value, const char* meaning) {
-    list(name, meaning, value.size(), [&](std::size_t index, ConfigVisitor& v) {
-      if (index >= value.size()) value.resize(index + 1);
-      value[index].visit(v);
-    }, [&] { value.clear(); });
+    list(
+        name, meaning, value.size(),
+        [&](std::size_t index, ConfigVisitor& v) {
+          if (index >= value.size()) value.resize(index + 1);
+          value[index].visit(v);
+        },
+        [&] { value.clear(); });
   }
   template <ConfigSection T>
   void field(const char* name, std::map<std::string, T>& value, const char* meaning) {
@@ -84,8 +87,8 @@ class ConfigVisitor {
   virtual bool reading() const { return false; }
 };
 
-// Reads a YAML file (or text named by `place`) into a config; `overrides` are "a.b=c" or "list[2].b=c" assignments, parsed as YAML values.
-// UserError names file, line, key, what was found and expected, and for an unknown key the nearest known one.
+// Reads a YAML file (or text named by `place`) into a config; `overrides` are "a.b=c" or "list[2].b=c" assignments, parsed as
+// YAML values. UserError names file, line, key, what was found and expected, and for an unknown key the nearest known one.
 void read_config(const fs::path& path, const std::vector<std::string>& overrides, const ConfigVisitor::Visit& visit);
 void parse_config(const std::string& text, const std::string& place, const std::vector<std::string>& overrides,
                   const ConfigVisitor::Visit& visit);

@@ -47,7 +47,7 @@ void require(bool condition, const Values&... message) {
 }  // namespace molt
 
 // An invariant of the program itself: throws std::logic_error with its place, in every build.
-#define MOLT_CHECK(condition, ...)                                                               \
-  do {                                                                                           \
+#define MOLT_CHECK(condition, ...)                                                                     \
+  do {                                                                                                 \
     if (!(condition)) ::molt::fail_check(#condition, __FILE__, __LINE__, ::molt::concat(__VA_ARGS__)); \
   } while (false)

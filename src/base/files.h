@@ -37,7 +37,8 @@ class MappedFile {
 std::string read_file(const fs::path& path);
 void write_file(const fs::path& path, std::string_view content);
 
-// A file written in pieces beside its final name; commit() makes it durable and renames it, destruction without it leaves nothing.
+// A file written in pieces beside its final name; commit() makes it durable and renames it, destruction without it leaves
+// nothing.
 class AtomicFile {
  public:
   explicit AtomicFile(fs::path path);
@@ -56,7 +57,8 @@ class AtomicFile {
 };
 
 // A folder filled under a temporary name beside its final one; commit() makes its files durable and renames it, replacing an
-// existing folder of that name. Destruction without commit() removes it. Leftovers of killed processes are removed on the next use.
+// existing folder of that name. Destruction without commit() removes it. Leftovers of killed processes are removed on the next
+// use.
 class AtomicFolder {
  public:
   explicit AtomicFolder(fs::path path);

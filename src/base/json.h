@@ -22,8 +22,9 @@ void write_json(const fs::path& path, const OrderedJson& value);
 std::string to_line(const Json& value);
 std::string to_line(const OrderedJson& value);
 
-// The member `key` of an object as T (bool, int64_t, double, std::string, vectors of them); a missing or mistyped one is a UserError
-// "config.json: hidden_size: found \"big\", expected a whole number". The second form gives `otherwise` for a missing or null member.
+// The member `key` of an object as T (bool, int64_t, double, std::string, vectors of them); a missing or mistyped one is a
+// UserError "config.json: hidden_size: found \"big\", expected a whole number". The second form gives `otherwise` for a missing
+// or null member.
 template <class T>
 T get(const Json& object, const std::string& key, const std::string& place);
 template <class T>

@@ -14,8 +14,8 @@ class Random {
  public:
   explicit Random(std::uint64_t seed) : state_(seed) {}
   std::uint64_t next();
-  double uniform();                          // in [0, 1), 53 bits
-  std::int64_t below(std::int64_t bound);    // in [0, bound), unbiased; bound > 0
+  double uniform();                        // in [0, 1), 53 bits
+  std::int64_t below(std::int64_t bound);  // in [0, bound), unbiased; bound > 0
   std::int64_t between(std::int64_t low, std::int64_t high) { return low + below(high - low + 1); }  // both ends included
   template <class T>
   void shuffle(std::vector<T>& values) {

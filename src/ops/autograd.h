@@ -19,7 +19,8 @@ struct Saved {
 //   inputs     every tensor a gradient may flow to (undefined ones are allowed)
 //   forward    fills `saved` and returns the outputs (at least one, none of them a view of an input)
 //   backward   from what was saved and one gradient an output (undefined: zero), one gradient an input in the order of `inputs`
-//              (undefined: none); needed[i] says whether input i wants its gradient. Runs without recording; double backward is an error.
+//              (undefined: none); needed[i] says whether input i wants its gradient. Runs without recording; double backward is
+//              an error.
 Tensors record(const Tensors& inputs, const std::function<Tensors(Saved& saved)>& forward,
                std::function<Tensors(const Tensors& saved, const Tensors& gradients, const std::vector<bool>& needed)> backward);
 

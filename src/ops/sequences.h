@@ -8,9 +8,9 @@
 namespace molt {
 
 struct Sequences {
-  at::Tensor cu_seqlens;             // int32 (sequences + 1) on the device of the data: 0, l0, l0 + l1, …
-  std::vector<std::int32_t> offsets; // the same numbers on the host, so that nothing waits for a copy
-  std::int64_t max_length = 0;       // the longest sequence
+  at::Tensor cu_seqlens;              // int32 (sequences + 1) on the device of the data: 0, l0, l0 + l1, …
+  std::vector<std::int32_t> offsets;  // the same numbers on the host, so that nothing waits for a copy
+  std::int64_t max_length = 0;        // the longest sequence
 
   std::int64_t count() const { return offsets.empty() ? 0 : static_cast<std::int64_t>(offsets.size()) - 1; }
   std::int64_t tokens() const { return offsets.empty() ? 0 : offsets.back(); }

@@ -1,0 +1,32 @@
+// What a training or scoring pass works on: sequences laid end to end, never padded.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "ops/sequences.h"
+
+namespace molt {
+
+struct PackedBatch {
+  at::Tensor tokens;        // int64 (tokens)
+  at::Tensor targets;       // int64 (tokens): the next token of the same sequence; -100 at each sequence's end
+  at::Tensor loss_weights;  // fp32 (tokens): weight of predicting targets[i]; 0 costs nothing
+  at::Tensor positions;     // int64 (tokens): 0, 1, … inside each sequence
+  Sequences sequences;      // cu_seqlens on the device and on the host, longest sequence
+
+  std::int64_t size() const { return sequences.tokens(); }
+  at::Device device() const { return tokens.device(); }
+  PackedBatch to(at::Device device) const;
+
+  // One sequence of the pack: its tokens and the weight of each token as a target (the first one's is never used).
+  struct Sample {
+    std::vector<std::int32_t> tokens;
+    std::vector<float> weights;  // empty: every token has weight 1
+  };
+  // Lays the samples end to end, on the CPU.
+  static PackedBatch of(const std::vector<Sample>& samples);
+};
+
+}  // namespace molt

@@ -1,0 +1,55 @@
+// A decoder-only language model: embeddings, blocks, final norm, head. Single-device code; parallelism is applied from outside.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model/block.h"
+#include "model/config.h"
+
+namespace molt {
+
+class Model {
+ public:
+  // Modules with tensors on the meta device: load (formats/) or initialise them.
+  explicit Model(ModelConfig config);
+
+  // Hidden states after the final norm, (tokens, hidden); the head is applied by the losses, chunk by chunk.
+  at::Tensor forward(const PackedBatch& batch, Recompute recompute = Recompute::none, Taps* taps = nullptr) const;
+  // (tokens, hidden) -> logits (tokens, vocabulary), in the weights' dtype.
+  at::Tensor logits(const at::Tensor& hidden) const;
+
+  // Hidden states after the final norm of the new tokens; updates the caches, one BlockCache a layer.
+  at::Tensor extend(const Step& step, std::vector<BlockCache>& caches) const;
+  std::vector<std::vector<CacheEntry>> cache_spec() const;  // one list a layer
+
+  void visit(const ParameterVisitor& visitor);
+  std::vector<Parameter> parameters();
+  // Fills every tensor that is still on the meta device with new weights, on `device` in `dtype` (fp32 where a mixer insists).
+  void initialise(const InitialiseOptions& options, at::Device device, at::ScalarType dtype);
+  // Moves every tensor; floating ones are cast except those kept in fp32 (A_log, D). Tensors shared between names stay shared.
+  void to(at::Device device, at::ScalarType dtype);
+  // A model with the same modules whose tensors share this one's storage.
+  std::unique_ptr<Model> share() const;
+
+  double flops(std::int64_t context) const;  // of one token's forward pass, head included
+  const ModelConfig& config() const { return config_; }
+  // Puts a mixer in place of layer i's and keeps config() in step.
+  void set_mixer(std::int64_t layer, const std::string& name, std::unique_ptr<Mixer> mixer);
+  at::Device device() const { return embedding.device(); }
+  at::ScalarType dtype() const { return embedding.scalar_type(); }
+  const at::Tensor& head_weight() const { return config_.tied_embeddings ? embedding : head.weight; }
+
+  at::Tensor embedding;  // (vocabulary, hidden)
+  std::vector<Block> blocks;
+  at::Tensor final_norm;  // (hidden)
+  Linear head;            // hidden -> vocabulary; empty when embeddings are tied
+
+ private:
+  ModelConfig config_;
+};
+
+}  // namespace molt
