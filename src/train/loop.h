@@ -1,0 +1,58 @@
+// The training loop: micro-batches, optimizer, schedule, evaluation, metrics, checkpoints. It can be stopped at any moment and
+// continues where it was; on CPU with the same number of threads a resumed run repeats the uninterrupted one bit for bit.
+//
+// A run folder:  config.yaml (resolved)  metrics.jsonl  events.jsonl  checkpoints/<step>/{export/, state.json,
+// optimizer.safetensors} export/ is a Hugging Face folder; the newest whole checkpoint is where a run continues.
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/config.h"
+#include "base/files.h"
+#include "data/batch_source.h"
+#include "model/model.h"
+#include "train/objective.h"
+#include "train/optimizer.h"
+#include "train/schedule.h"
+
+namespace molt {
+
+struct LoopConfig {
+  std::int64_t steps = 1000;
+  std::int64_t micro_batch_tokens = 4096;  // tokens of one forward and backward pass
+  std::int64_t micro_batches = 1;          // accumulated into one step
+  OptimizerConfig optimizer;
+  ScheduleConfig schedule;
+  std::string recompute = "none";
+  std::vector<std::string> trainable = {"*"};  // glob patterns over canonical parameter names; a leading "!" excludes
+  std::int64_t evaluate_every = 0;             // steps; 0: only at the end
+  std::int64_t checkpoint_every = 500;         // steps
+  std::int64_t keep_checkpoints = 2;           // newest ones kept with their optimizer state
+  std::int64_t log_every = 10;                 // steps
+  void visit(ConfigVisitor& visitor);
+};
+
+struct LoopParts {
+  Model& model;
+  Objective& objective;
+  BatchSource& source;
+  std::vector<Evaluator*> evaluators;
+  fs::path run;                                               // run folder; created if absent, continued if it holds a checkpoint
+  std::function<void(Model&, const fs::path&)> export_model;  // writes the Hugging Face folder of a checkpoint
+  std::string resolved_config;  // YAML kept as run/config.yaml; a run continued with another one is a UserError naming the keys
+};
+
+struct LoopResult {
+  std::int64_t step = 0;
+  double loss = 0;                           // mean over the last log interval
+  std::map<std::string, double> evaluation;  // the last one
+  fs::path checkpoint;                       // the last one's folder
+};
+
+// Runs to config.steps. Throws Interrupted after saving a checkpoint when a signal came, UserError when the loss stops being
+// finite (the batch is saved in the run folder).
+LoopResult train(const LoopConfig& config, const LoopParts& parts);
+
+}  // namespace molt

@@ -1,0 +1,46 @@
+// What a training step minimises. The loop knows this interface only; next-token loss lives in train/, distillation in distill/.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <map>
+#include <string>
+
+#include "model/batch.h"
+#include "model/block.h"
+#include "model/model.h"
+
+namespace molt {
+
+class Objective {
+ public:
+  struct Loss {
+    at::Tensor sum;  // fp32 scalar with a graph: the sum over loss tokens of weight * loss
+    double weight =
+        0;  // sum of the loss weights behind it; the step's loss is total sum / total weight over micro-batches and ranks
+    std::map<std::string, at::Tensor>
+        sums;  // detached scalars to report, summed likewise: "cross_entropy", "reverse_kl", "agreement"
+  };
+
+  virtual ~Objective() = default;
+  virtual std::string name() const = 0;  // of the loss in metrics: "cross_entropy", "reverse_kl"
+  virtual Loss loss(const Model& model, const PackedBatch& batch, Recompute recompute) = 0;
+  // Useful FLOPs of forward and backward for one token at a context, for FLOP/s figures (a teacher's forward included).
+  virtual double flops(const Model& model, std::int64_t context) const;
+};
+
+// Cross-entropy with the next token.
+class NextToken : public Objective {
+ public:
+  std::string name() const override { return "cross_entropy"; }
+  Loss loss(const Model& model, const PackedBatch& batch, Recompute recompute) override;
+};
+
+// Figures of a model at a step, measured every so often by the loop and written to the metrics: held-out loss, task accuracy.
+class Evaluator {
+ public:
+  virtual ~Evaluator() = default;
+  virtual std::string name() const = 0;
+  virtual std::map<std::string, double> evaluate(const Model& model) = 0;
+};
+
+}  // namespace molt
