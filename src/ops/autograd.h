@@ -13,6 +13,7 @@ using Tensors = std::vector<at::Tensor>;
 // What forward keeps for backward: inputs, outputs or intermediate tensors (undefined ones are allowed).
 struct Saved {
   Tensors tensors;
+  bool recording = false;  // a node is being made: only then is anything worth keeping
 };
 
 // Runs forward(saved) without recording and, when gradients are enabled and an input requires one, records one node.
