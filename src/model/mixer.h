@@ -59,6 +59,8 @@ struct TensorName {
   std::string section;    // row section of the Linear, or "" for the whole tensor: "q"
   std::string stored;     // below the layer's prefix on disk: "self_attn.q_proj.weight"
   double scale = 1.0;     // in memory = stored * scale (the published Mamba counts dt's bias twice); a power of two, so exact
+  std::int64_t rows = 0;  // of the section (a section's rows follow those of the row before it); 0 with section ""
+  std::vector<std::int64_t> shape = {};  // on disk where it differs from memory's, such as (channels, 1, width); else empty
 };
 
 // The entry of a kind of mixer in the registry.
