@@ -1,0 +1,9 @@
+// Every command, one file each.
+#pragma once
+#include "cli/arguments.h"
+
+namespace molt {
+
+Command synthesize_command();
+
+}  // namespace molt
