@@ -14,10 +14,14 @@ namespace molt {
 
 namespace fs = std::filesystem;
 
-// A file mapped read-only and shared; stays valid while any copy of the pointer lives. An empty file maps to no bytes.
+// How a mapped file will be read, which tells the kernel what to fetch ahead and what to drop behind.
+enum class Access { normal, sequential, random };
+
+// A file mapped read-only and shared; stays valid while any copy of the pointer lives. An empty file maps to no bytes, a pipe is
+// read to its end into memory.
 class MappedFile {
  public:
-  static std::shared_ptr<const MappedFile> open(const fs::path& path);
+  static std::shared_ptr<const MappedFile> open(const fs::path& path, Access access = Access::normal);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;
@@ -51,14 +55,17 @@ class AtomicFile {
   void commit();
 
  private:
-  fs::path path_, temporary_;
+  void flush();
+
+  fs::path path_, final_, temporary_;  // as named by the caller, with links resolved, empty when written directly
   int descriptor_ = -1;
   std::uint64_t position_ = 0;
+  std::string buffer_;
 };
 
-// A folder filled under a temporary name beside its final one; commit() makes its files durable and renames it, replacing an
-// existing folder of that name. Destruction without commit() removes it. Leftovers of killed processes are removed on the next
-// use.
+// A folder filled under a temporary name beside its final one (".name.partial"); commit() makes its files durable and renames it,
+// replacing an existing folder of that name. Destruction without commit() removes it. Leftovers of killed processes are removed
+// on the next use.
 class AtomicFolder {
  public:
   explicit AtomicFolder(fs::path path);
@@ -70,12 +77,13 @@ class AtomicFolder {
 
  private:
   fs::path path_, temporary_;
+  int lock_ = -1;
 };
 
 // Lines appended to a file, each written whole with one system call: a killed process leaves at most one torn last line.
 class LineWriter {
  public:
-  // Opens for appending and first cuts off a torn last line.
+  // Opens for appending, makes missing parent folders, and first cuts off a torn last line.
   explicit LineWriter(fs::path path);
   ~LineWriter();
   LineWriter(const LineWriter&) = delete;
@@ -87,7 +95,8 @@ class LineWriter {
   int descriptor_ = -1;
 };
 
-// The lines of a text file without their ends, lazily: for (LineReader in(path); in.next(line);) … in.number() counts from 1.
+// The lines of a text file without their ends (LF or CR LF) and without a byte-order mark, lazily: for (LineReader in(path);
+// in.next(line);) … in.number() counts from 1.
 class LineReader {
  public:
   explicit LineReader(const fs::path& path);
