@@ -1,0 +1,146 @@
+#include "formats/safetensors.h"
+
+#include <ATen/Functions.h>
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+
+#include "base/error.h"
+#include "formats/safetensors_header.h"
+
+namespace molt {
+namespace safetensors_file {
+
+constexpr std::uint64_t alignment = 64;
+constexpr std::uint64_t longest_header = 100'000'000;  // the reference's limit
+
+std::string list(const std::vector<std::int64_t>& shape) {
+  std::string text = "[";
+  for (std::size_t i = 0; i < shape.size(); ++i) text += concat(i ? ", " : "", shape[i]);
+  return text + "]";
+}
+
+// Fills begin and end in the order in which the tensors are to be written.
+std::vector<TensorInfo> plan(std::vector<TensorInfo> tensors) {
+  std::set<std::string> names;
+  for (TensorInfo& tensor : tensors) {
+    MOLT_CHECK(names.insert(tensor.name).second, tensor.name, " is planned twice");
+    std::uint64_t bytes = c10::elementSize(tensor.dtype);
+    for (std::int64_t size : tensor.shape) bytes *= static_cast<std::uint64_t>(size);
+    tensor.end = bytes;
+  }
+  auto rest = std::stable_partition(tensors.begin(), tensors.end(), [](const TensorInfo& t) { return t.end % alignment == 0; });
+  // Large elements first keep the others aligned to their elements at least; the format allows no padding between tensors.
+  std::stable_sort(rest, tensors.end(), [](const TensorInfo& a, const TensorInfo& b) {
+    return c10::elementSize(a.dtype) > c10::elementSize(b.dtype);
+  });
+  std::uint64_t position = 0;
+  for (TensorInfo& tensor : tensors) {
+    tensor.begin = position;
+    position = tensor.end += position;
+  }
+  return tensors;
+}
+
+}  // namespace safetensors_file
+
+SafetensorsFile SafetensorsFile::open(const fs::path& path) {
+  SafetensorsFile result;
+  result.file_ = MappedFile::open(path);
+  const std::string place = path.string();
+  const std::uint64_t size = result.file_->size();
+  std::uint64_t header_bytes = 0;
+  require(size >= sizeof header_bytes, place, ": found ", size, " bytes, expected a safetensors file of at least 8");
+  std::memcpy(&header_bytes, result.file_->data(), sizeof header_bytes);
+  require(header_bytes <= safetensors_file::longest_header, place, ": found a header of ", header_bytes,
+          " bytes, expected at most ", safetensors_file::longest_header, " (is this a safetensors file?)");
+  require(header_bytes <= size - sizeof header_bytes, place, ": found ", size, " bytes, expected a header of ", header_bytes,
+          " bytes (is the file truncated?)");
+  result.data_start_ = sizeof header_bytes + header_bytes;
+  SafetensorsHeader header =
+      parse_safetensors_header(result.file_->text().substr(sizeof header_bytes, header_bytes), size - result.data_start_, place);
+  for (std::size_t i = 0; i < header.tensors.size(); ++i) result.index_[header.tensors[i].name] = i;
+  result.tensors_ = std::make_shared<const std::vector<TensorInfo>>(std::move(header.tensors));
+  result.metadata_ = std::move(header.metadata);
+  return result;
+}
+
+const TensorInfo* SafetensorsFile::find(const std::string& name) const {
+  auto found = index_.find(name);
+  return found == index_.end() ? nullptr : &(*tensors_)[found->second];
+}
+
+at::Tensor SafetensorsFile::view(std::uint64_t begin, at::ScalarType dtype, const std::vector<std::int64_t>& shape) const {
+  const std::byte* address = file_->data() + data_start_ + begin;
+  const auto element = c10::elementSize(dtype);
+  if (reinterpret_cast<std::uintptr_t>(address) % element == 0) {
+    // from_blob wants a mutable address; consumers treat loaded weights as constants, and a slip faults on the read-only pages.
+    return at::from_blob(const_cast<std::byte*>(address), shape, [file = file_](void*) {}, at::TensorOptions().dtype(dtype));
+  }
+  at::Tensor copy = at::empty(shape, at::TensorOptions().dtype(dtype));
+  std::memcpy(copy.data_ptr(), address, static_cast<std::size_t>(copy.numel()) * element);
+  return copy;
+}
+
+at::Tensor SafetensorsFile::tensor(const std::string& name) const {
+  const TensorInfo* info = find(name);
+  require(info != nullptr, path().string(), ": found no tensor ", name);
+  if (info->bytes() == 0) return at::empty(info->shape, at::TensorOptions().dtype(info->dtype));
+  return view(info->begin, info->dtype, info->shape);
+}
+
+at::Tensor SafetensorsFile::joined(const std::vector<std::string>& names) const {
+  const TensorInfo* first = names.empty() ? nullptr : find(names[0]);
+  if (!first || first->shape.empty() || first->bytes() == 0) return {};
+  std::vector<std::int64_t> shape = first->shape;
+  std::uint64_t end = first->end;
+  for (std::size_t i = 1; i < names.size(); ++i) {
+    const TensorInfo* next = find(names[i]);
+    if (!next || next->begin != end || next->dtype != first->dtype || next->shape.size() != shape.size() ||
+        !std::equal(shape.begin() + 1, shape.end(), next->shape.begin() + 1)) {
+      return {};
+    }
+    shape[0] += next->shape[0];
+    end = next->end;
+  }
+  return view(first->begin, first->dtype, shape);
+}
+
+SafetensorsWriter::SafetensorsWriter(const fs::path& path, std::vector<TensorInfo> tensors,
+                                     const std::map<std::string, std::string>& metadata)
+    : file_(path), order_(safetensors_file::plan(std::move(tensors))) {
+  const std::string header = format_safetensors_header(order_, metadata);
+  const std::uint64_t length = header.size();
+  file_.write(&length, sizeof length);
+  file_.write(header);
+}
+
+void SafetensorsWriter::write(const at::Tensor& tensor) {
+  MOLT_CHECK(next_ < order_.size(), "every planned tensor has been written");
+  const TensorInfo& planned = order_[next_++];
+  MOLT_CHECK(tensor.scalar_type() == planned.dtype && tensor.sizes() == planned.shape, planned.name, ": planned ",
+             c10::toString(planned.dtype), " ", safetensors_file::list(planned.shape), ", given ",
+             c10::toString(tensor.scalar_type()), " ", safetensors_file::list(tensor.sizes().vec()));
+  at::Tensor data = tensor.detach().to(at::kCPU).contiguous();
+  file_.write(data.const_data_ptr(), planned.bytes());
+}
+
+void SafetensorsWriter::commit() {
+  MOLT_CHECK(next_ == order_.size(), "written ", next_, " of ", order_.size(), " planned tensors");
+  file_.commit();
+}
+
+void write_safetensors(const fs::path& path, const NamedTensors& tensors, const std::map<std::string, std::string>& metadata) {
+  std::vector<TensorInfo> planned;
+  std::map<std::string, at::Tensor> by_name;
+  for (const auto& [name, tensor] : tensors) {
+    planned.push_back({name, tensor.scalar_type(), tensor.sizes().vec()});
+    by_name[name] = tensor;
+  }
+  SafetensorsWriter writer(path, std::move(planned), metadata);
+  for (const TensorInfo& tensor : writer.order()) writer.write(by_name.at(tensor.name));
+  writer.commit();
+}
+
+}  // namespace molt
