@@ -102,6 +102,7 @@ class LineReader {
   explicit LineReader(const fs::path& path);
   bool next(std::string_view& line);
   std::int64_t number() const { return number_; }
+  std::int64_t position() const { return static_cast<std::int64_t>(position_); }  // bytes read so far
   // "path:number" for messages.
   std::string place() const;
 

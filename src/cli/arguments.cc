@@ -20,7 +20,9 @@ class Formatter : public CLI::Formatter {
     std::string left = "  " + make_option_name(option, is_positional) + make_option_opts(option);
     return fill(left, make_option_desc(option));
   }
-  std::string make_subcommand(const CLI::App* command) const override { return fill("  " + command->get_name(), command->get_description()); }
+  std::string make_subcommand(const CLI::App* command) const override {
+    return fill("  " + command->get_name(), command->get_description());
+  }
   std::string make_option_opts(const CLI::Option* option) const override {
     if (option->get_type_size() == 0 || option->get_positional()) return "";
     std::string text = option->get_type_name().empty() ? "" : " " + option->get_type_name();
@@ -93,8 +95,8 @@ void Arguments::option(const std::string& name, std::vector<std::string>& values
 void Arguments::option(const std::string& name, std::vector<std::int64_t>& values, const std::string& meaning) {
   app_.add_option(name, values, meaning)->type_name("N,…")->delimiter(',')->capture_default_str();
 }
-void Arguments::choice(const std::string& name, std::string& value, const std::vector<std::string>& words, const std::string& meaning,
-                       bool required) {
+void Arguments::choice(const std::string& name, std::string& value, const std::vector<std::string>& words,
+                       const std::string& meaning, bool required) {
   std::string type;
   for (const auto& word : words) type += (type.empty() ? "" : "|") + word;
   add(app_, name, value, meaning, type.c_str(), required)->check([words, type](const std::string& given) {
@@ -103,7 +105,9 @@ void Arguments::choice(const std::string& name, std::string& value, const std::v
     return concat("found \"", given, "\", expected ", type);
   });
 }
-void Arguments::flag(const std::string& name, bool& value, const std::string& meaning) { app_.add_flag(name, value, meaning); }
+void Arguments::flag(const std::string& name, bool& value, const std::string& meaning) {
+  app_.add_flag(name, value, meaning);
+}
 
 int run_program(int argc, char** argv, const std::vector<Command>& commands) {
   CLI::App app("Turns attention transformers into Mamba hybrids by distillation, then evaluates and serves them.", "molt");
@@ -111,7 +115,8 @@ int run_program(int argc, char** argv, const std::vector<Command>& commands) {
   app.set_version_flag("--version", std::string("molt ") + MOLT_VERSION);
   app.require_subcommand(1);
   app.failure_message([](const CLI::App* failed, const CLI::Error& error) {
-    return concat("error: ", error.what(), " (", failed->get_parent() ? "molt " : "", failed->get_name(), " --help shows what is accepted)\n");
+    return concat("error: ", error.what(), " (", failed->get_parent() ? "molt " : "", failed->get_name(),
+                  " --help shows what is accepted)\n");
   });
 
   bool quiet = false;

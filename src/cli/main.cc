@@ -3,7 +3,8 @@
 #include "cli/commands.h"
 
 int main(int argc, char** argv) {
-  // Large tensors go back to the system when they are freed: without this, recomputing activations would not lower the resident memory.
+  // Large tensors go back to the system when they are freed: without this, recomputing activations would not lower the resident
+  // memory.
   mallopt(M_MMAP_THRESHOLD, 1 << 20);
   return molt::run_program(argc, argv,
                            {

@@ -1,0 +1,132 @@
+#include "data/sample_stream.h"
+
+#include <algorithm>
+#include <iomanip>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "data/synthetic/problems.h"
+#include "formats/safetensors.h"
+
+namespace molt {
+
+namespace sample_streams {
+
+void append_eos(const Tokenizer& tokenizer, PackedBatch::Sample& sample) {
+  const auto eos = tokenizer.eos();
+  if (eos && (sample.tokens.empty() || sample.tokens.back() != *eos)) sample.tokens.push_back(*eos);
+}
+
+class Shards : public SampleStream {
+ public:
+  explicit Shards(const fs::path& folder) {
+    const fs::path manifest_path = folder / "manifest.json";
+    const Json manifest = read_json(manifest_path);
+    const std::string place = manifest_path.string();
+    require(get_or<bool>(manifest, "complete", false, place), folder.string(),
+            ": the data is incomplete: run the same `molt prepare` again to finish it");
+    const auto count = get<std::int64_t>(manifest, "shards", place);
+    for (std::int64_t i = 0; i < count; ++i) add(shard_path(folder, i));
+    require(!starts_.empty() && starts_.back() > 0, folder.string(), ": the data holds no samples");
+  }
+
+  std::int64_t size() const override { return starts_.back(); }
+  std::int64_t tokens() const override { return tokens_; }
+
+  PackedBatch::Sample at(std::int64_t index) const override {
+    const auto shard = std::upper_bound(starts_.begin(), starts_.end(), index) - starts_.begin() - 1;
+    const Shard& from = shards_[shard];
+    const std::int64_t local = index - starts_[shard];
+    const auto* offsets = from.offsets.const_data_ptr<std::int64_t>();
+    const std::int64_t begin = offsets[local], end = offsets[local + 1];
+    const auto* tokens = from.tokens.const_data_ptr<std::int32_t>();
+    const auto* learn = from.learn.const_data_ptr<std::uint8_t>();
+    PackedBatch::Sample sample;
+    sample.tokens.assign(tokens + begin, tokens + end);
+    sample.weights.assign(learn + begin, learn + end);
+    return sample;
+  }
+
+ private:
+  struct Shard {
+    at::Tensor tokens, learn, offsets;
+  };
+
+  void add(const fs::path& path) {
+    const auto file = SafetensorsFile::open(path);
+    Shard shard{file.tensor("tokens"), file.tensor("learn"), file.tensor("offsets")};
+    const bool typed = shard.tokens.scalar_type() == at::kInt && shard.learn.scalar_type() == at::kByte &&
+                       shard.offsets.scalar_type() == at::kLong && shard.tokens.dim() == 1 && shard.learn.dim() == 1 &&
+                       shard.offsets.dim() == 1 && shard.offsets.numel() >= 1;
+    require(typed, path.string(), ": expected tokens int32 (n), learn uint8 (n) and offsets int64 (samples + 1)");
+    const std::int64_t total = shard.tokens.numel(), samples = shard.offsets.numel() - 1;
+    const auto* offsets = shard.offsets.const_data_ptr<std::int64_t>();
+    bool ordered = offsets[0] == 0 && offsets[samples] == total && shard.learn.numel() == total;
+    for (std::int64_t i = 0; i < samples; ++i) ordered = ordered && offsets[i] < offsets[i + 1];
+    require(ordered, path.string(), ": offsets: expected numbers that rise from 0 to the number of tokens, ", total);
+    if (starts_.empty()) starts_.push_back(0);
+    starts_.push_back(starts_.back() + samples);
+    tokens_ += total;
+    shards_.push_back(std::move(shard));
+  }
+
+  std::vector<Shard> shards_;
+  std::vector<std::int64_t> starts_;  // number of samples before each shard, and in all
+  std::int64_t tokens_ = 0;
+};
+
+class Synthetic : public SampleStream {
+ public:
+  Synthetic(const SyntheticConfig& config, std::shared_ptr<const Tokenizer> tokenizer)
+      : config_(config), tokenizer_(std::move(tokenizer)) {
+    config_.check();
+  }
+  std::int64_t size() const override { return 0; }
+  std::int64_t tokens() const override { return 0; }
+  PackedBatch::Sample at(std::int64_t index) const override {
+    const Problem problem = make_problem(config_, static_cast<std::uint64_t>(index));
+    return problem.completion.empty() ? text_sample(*tokenizer_, problem.prompt)
+                                      : completion_sample(*tokenizer_, problem.prompt, problem.completion);
+  }
+
+ private:
+  SyntheticConfig config_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
+};
+
+}  // namespace sample_streams
+
+PackedBatch::Sample text_sample(const Tokenizer& tokenizer, std::string_view text) {
+  PackedBatch::Sample sample{tokenizer.encode(text), {}};
+  sample_streams::append_eos(tokenizer, sample);
+  return sample;
+}
+
+PackedBatch::Sample completion_sample(const Tokenizer& tokenizer, std::string_view prompt, std::string_view completion) {
+  PackedBatch::Sample sample{tokenizer.encode(prompt), {}};
+  const std::size_t learned_from = sample.tokens.size();
+  const auto rest = tokenizer.encode(completion, /*add_special_tokens=*/false);
+  sample.tokens.insert(sample.tokens.end(), rest.begin(), rest.end());
+  sample_streams::append_eos(tokenizer, sample);
+  sample.weights.assign(sample.tokens.size(), 0.0f);
+  std::fill(sample.weights.begin() + static_cast<std::ptrdiff_t>(learned_from), sample.weights.end(), 1.0f);
+  return sample;
+}
+
+fs::path shard_path(const fs::path& folder, std::int64_t number) {
+  std::ostringstream name;
+  name << "shard-" << std::setw(5) << std::setfill('0') << number << ".safetensors";
+  return folder / name.str();
+}
+
+std::shared_ptr<const SampleStream> open_shards(const fs::path& folder) {
+  return std::make_shared<sample_streams::Shards>(folder);
+}
+
+std::shared_ptr<const SampleStream> synthetic_stream(const SyntheticConfig& config, std::shared_ptr<const Tokenizer> tokenizer) {
+  return std::make_shared<sample_streams::Synthetic>(config, std::move(tokenizer));
+}
+
+}  // namespace molt
