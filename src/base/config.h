@@ -44,17 +44,21 @@ class ConfigVisitor {
   // One of a fixed set of words; another word is an error that names the nearest.
   virtual void choice(const char* name, std::string& value, const std::vector<std::string>& words, const char* meaning) = 0;
 
-  // A nested section, an optional one (present when its key is), a list of sections, a map from names to sections.
+  // A nested section, an optional one (present when its key is; null clears it), a list of sections, a map from names to
+  // sections.
   template <ConfigSection T>
   void field(const char* name, T& value, const char* meaning) {
     section(name, meaning, [&](ConfigVisitor& v) { value.visit(v); });
   }
   template <ConfigSection T>
   void field(const char* name, std::optional<T>& value, const char* meaning) {
-    optional_section(name, meaning, value.has_value(), [&](ConfigVisitor& v) {
-      if (!value) value.emplace();
-      value->visit(v);
-    });
+    optional_section(
+        name, meaning, value.has_value(),
+        [&](ConfigVisitor& v) {
+          if (!value) value.emplace();
+          value->visit(v);
+        },
+        [&] { value.reset(); });
   }
   template <ConfigSection T>
   void field(const char* name, std::vector<T>& value, const char* meaning) {
@@ -76,7 +80,8 @@ class ConfigVisitor {
   // The building blocks of the templates above; `visit` may be called with an element that does not exist yet (to describe it).
   using Visit = std::function<void(ConfigVisitor&)>;
   virtual void section(const char* name, const char* meaning, const Visit& visit) = 0;
-  virtual void optional_section(const char* name, const char* meaning, bool present, const Visit& visit) = 0;
+  virtual void optional_section(const char* name, const char* meaning, bool present, const Visit& visit,
+                                const std::function<void()>& clear) = 0;
   virtual void list(const char* name, const char* meaning, std::size_t size,
                     const std::function<void(std::size_t, ConfigVisitor&)>& visit, const std::function<void()>& clear) = 0;
   virtual void map(const char* name, const char* meaning, const std::vector<std::string>& keys,
@@ -106,7 +111,9 @@ std::string to_yaml(T config) {
   return to_yaml(ConfigVisitor::Visit([&](ConfigVisitor& v) { config.visit(v); }));
 }
 
-// The schema for people: every field with its type, default and meaning, as commented YAML.
+// The schema for people: every field with its type, default and meaning, as commented YAML that reads back as the defaults.
+// Fields that a visit names only for another word of a choice follow under that word, commented out; so does one element of what
+// is empty. The visit must be one of a value made for this: its choices and lists are tried out.
 std::string describe_config(const ConfigVisitor::Visit& visit);
 
 // The word of `words` nearest to `word` by edit distance, or "" when none is near.

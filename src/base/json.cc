@@ -39,7 +39,7 @@ void check_depth(std::string_view text, const std::string& place) {
     } else if (c == '"') {
       in_string = true;
     } else if (c == '[' || c == '{') {
-      require(++depth <= deepest, place_of(text, i, place), ": nested deeper than ", deepest, " levels");
+      if (++depth > deepest) fail(place_of(text, i, place), ": nested deeper than ", deepest, " levels");
     } else if (c == ']' || c == '}') {
       --depth;
     }
@@ -148,12 +148,12 @@ struct Reader<std::string> {
 
 template <class T>
 void read(const Json& value, T& out, const std::string& key, const std::string& place) {
-  require(Reader<T>::read(value, out), place, ": ", key, ": found ", shown(value), ", expected ", Reader<T>::expected);
+  if (!Reader<T>::read(value, out)) fail(place, ": ", key, ": found ", shown(value), ", expected ", Reader<T>::expected);
 }
 
 template <class T>
 void read(const Json& value, std::vector<T>& out, const std::string& key, const std::string& place) {
-  require(value.is_array(), place, ": ", key, ": found ", shown(value), ", expected a list");
+  if (!value.is_array()) fail(place, ": ", key, ": found ", shown(value), ", expected a list");
   for (std::size_t i = 0; i < value.size(); ++i) {
     T element;
     read(value[i], element, concat(key, "[", i, "]"), place);
@@ -191,7 +191,7 @@ std::string to_line(const OrderedJson& value) {
 
 template <class T>
 T get(const Json& object, const std::string& key, const std::string& place) {
-  require(object.is_object(), place, ": found ", json_detail::shown(object), ", expected an object");
+  if (!object.is_object()) fail(place, ": found ", json_detail::shown(object), ", expected an object");
   const auto member = object.find(key);
   require(member != object.end(), place, ": ", key, ": missing");
   T value{};
@@ -201,7 +201,7 @@ T get(const Json& object, const std::string& key, const std::string& place) {
 
 template <class T>
 T get_or(const Json& object, const std::string& key, T otherwise, const std::string& place) {
-  require(object.is_object(), place, ": found ", json_detail::shown(object), ", expected an object");
+  if (!object.is_object()) fail(place, ": found ", json_detail::shown(object), ", expected an object");
   const auto member = object.find(key);
   return member == object.end() || member->is_null() ? otherwise : get<T>(object, key, place);
 }
