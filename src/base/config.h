@@ -74,7 +74,7 @@ class ConfigVisitor {
   void field(const char* name, std::map<std::string, T>& value, const char* meaning) {
     std::vector<std::string> keys;
     for (auto& [key, unused] : value) keys.push_back(key);
-    map(name, meaning, keys, [&](const std::string& key, ConfigVisitor& v) { value[key].visit(v); });
+    map(name, meaning, keys, [&](const std::string& key, ConfigVisitor& v) { value[key].visit(v); }, [&] { value.clear(); });
   }
 
   // The building blocks of the templates above; `visit` may be called with an element that does not exist yet (to describe it).
@@ -85,7 +85,7 @@ class ConfigVisitor {
   virtual void list(const char* name, const char* meaning, std::size_t size,
                     const std::function<void(std::size_t, ConfigVisitor&)>& visit, const std::function<void()>& clear) = 0;
   virtual void map(const char* name, const char* meaning, const std::vector<std::string>& keys,
-                   const std::function<void(const std::string&, ConfigVisitor&)>& visit) = 0;
+                   const std::function<void(const std::string&, ConfigVisitor&)>& visit, const std::function<void()>& clear) = 0;
 
   // "recipe.yaml: stages[2].optimizer" while reading (for checks a visit makes itself), "" otherwise.
   virtual std::string place() const { return ""; }

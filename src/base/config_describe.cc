@@ -147,11 +147,11 @@ class Describer final : public ConfigVisitor {
   }
 
   void map(const char* name, const char* meaning, const std::vector<std::string>& keys,
-           const std::function<void(const std::string&, ConfigVisitor&)>& visit) override {
+           const std::function<void(const std::string&, ConfigVisitor&)>& visit, const std::function<void()>& clear) override {
     if (!begin(name, meaning, "sections by name", true)) return;
     if (keys.empty()) {
       text_ += std::string(name) + ": {}\n" + example("NAME", [&](ConfigVisitor& v) { visit("NAME", v); });
-      return;
+      return clear();
     }
     text_ += std::string(name) + ":\n";
     for (const std::string& key : keys) {
@@ -167,10 +167,11 @@ class Describer final : public ConfigVisitor {
     return text;
   }
 
-  // Writes the comment above a field; false when the field is described already.
+  // Writes the comment above a field, `apart` from its neighbours by empty lines; false when the field is described already.
   bool begin(const char* name, const std::string& meaning, const std::string& type, bool apart) {
     if (!named_.insert(name).second) return false;
-    if (apart && !text_.empty()) text_ += "\n";
+    if ((apart || after_section_) && !text_.empty()) text_ += "\n";
+    after_section_ = apart;
     text_ += comment(meaning + " (" + type + ")", columns_);
     return true;
   }
@@ -195,6 +196,7 @@ class Describer final : public ConfigVisitor {
 
   std::size_t columns_;
   int depth_;
+  bool after_section_ = false;
   std::string text_;
   std::set<std::string> named_;
   std::vector<Choice> choices_;

@@ -153,7 +153,7 @@ class Reader final : public ConfigVisitor {
   }
 
   void map(const char* name, const char*, const std::vector<std::string>&,
-           const std::function<void(const std::string&, ConfigVisitor&)>& visit) override {
+           const std::function<void(const std::string&, ConfigVisitor&)>& visit, const std::function<void()>&) override {
     const Entry* entry = take(name);
     if (!entry) return;
     const Reader sections(source_, path_to(name), entry->value.get());

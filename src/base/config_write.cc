@@ -47,7 +47,7 @@ class Writer final : public ConfigVisitor {
   }
 
   void map(const char* name, const char*, const std::vector<std::string>& keys,
-           const std::function<void(const std::string&, ConfigVisitor&)>& visit) override {
+           const std::function<void(const std::string&, ConfigVisitor&)>& visit, const std::function<void()>&) override {
     Writer sections(columns_ - 2);
     for (const std::string& key : keys) sections.nested(yaml(key), [&](ConfigVisitor& v) { visit(key, v); });
     text += std::string(name) + (keys.empty() ? ": {}\n" : ":\n" + indented(sections.text, "  ", "  "));

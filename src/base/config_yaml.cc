@@ -35,8 +35,9 @@ std::string yaml(std::int64_t value) {
 
 std::string yaml(double value) {
   if (std::isinf(value)) return value < 0 ? "-.inf" : ".inf";
-  char text[32];
-  return {text, std::to_chars(text, text + sizeof text, value).ptr};
+  char buffer[32];
+  const std::string text(buffer, std::to_chars(buffer, buffer + sizeof buffer, value).ptr);
+  return text.find_first_not_of("-0123456789") == std::string::npos ? text + ".0" : text;
 }
 
 std::string yaml(const std::string& value) {
