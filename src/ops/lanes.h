@@ -115,6 +115,12 @@ MOLT_INLINE Lanes<double> exp2_in_range(const Lanes<double>& x) {
   return result;
 }
 
+// 2^x for x <= 0; what is below 2^-126 becomes 2^-126.
+template <class Vector>
+MOLT_INLINE Vector exp2_not_positive(const Vector& x) {
+  return exp2_in_range(larger(Vector{} - 126, x));
+}
+
 // e^x, kept within 2^-126 … 2^126.
 template <class Vector>
 MOLT_INLINE Vector exp(const Vector& x) {
