@@ -1,0 +1,32 @@
+// Putting other mixers in the place of attention.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/config.h"
+#include "model/model.h"
+
+namespace molt {
+
+// What converted layers become: `{type: mamba, state_size: 16, initialisation: aligned, …}`. Sizes that are left out follow from
+// the attention layer.
+struct TargetMixerConfig {
+  std::string type = "mamba";
+  std::shared_ptr<MixerConfig> settings;  // of that type
+  void visit(ConfigVisitor& visitor);
+  // Defaults of a type.
+  static TargetMixerConfig of(const std::string& type);
+};
+
+// Replaces the mixers of `layers` in the student, initialised from the teacher's attention of the same layers. Norms, MLP and
+// everything else stay the student's. Each layer's new weights are a function of (seed, layer). UserError for a layer that does
+// not exist, is named twice, is no attention layer any more in the student, or does not fit; `place` ("--layers") starts it.
+void convert_layers(Model& student, const Model& teacher, const std::vector<std::int64_t>& layers,
+                    const TargetMixerConfig& target, std::uint64_t seed, const std::string& place);
+
+// Layers whose active mixer is attention (full or sliding window), in order.
+std::vector<std::int64_t> attention_layers(const ModelConfig& config);
+
+}  // namespace molt

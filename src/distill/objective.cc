@@ -1,0 +1,88 @@
+#include "distill/objective.h"
+
+#include <ATen/Functions.h>
+#include <ATen/TensorOperators.h>
+#include <c10/core/GradMode.h>
+
+#include "base/error.h"
+
+namespace molt {
+
+Distillation::Distillation(std::shared_ptr<const Model> teacher, const ops::LossMix& mix)
+    : teacher_(std::move(teacher)), mix_(mix) {
+  MOLT_CHECK(teacher_, "a distillation needs a teacher");
+}
+
+std::string Distillation::name() const {
+  const int parts = (mix_.cross_entropy != 0) + (mix_.forward_kl != 0) + (mix_.reverse_kl != 0);
+  if (parts != 1) return "loss";
+  return mix_.reverse_kl != 0 ? "reverse_kl" : mix_.forward_kl != 0 ? "forward_kl" : "cross_entropy";
+}
+
+Objective::Loss Distillation::loss(const Model& student, const PackedBatch& batch, Recompute recompute) {
+  require(student.config().vocabulary == teacher_->config().vocabulary, "vocabulary: the student has ",
+          student.config().vocabulary, " tokens and its teacher ", teacher_->config().vocabulary, ", expected the same");
+  ops::TeacherHead head{{}, teacher_->head_weight()};
+  {
+    const c10::NoGradGuard no_grad;
+    head.hidden = teacher_->forward(batch);
+  }
+  const at::Tensor hidden = student.forward(batch, recompute);
+  const ops::LossResult result = ops::linear_loss(hidden, student.head_weight(), batch.targets, batch.loss_weights, mix_, head);
+  Loss loss{result.sum, batch.loss_weight, {}};
+  const auto report = [&](const char* name, const at::Tensor& parts) {
+    if (parts.defined()) loss.sums[name] = at::dot(parts, batch.loss_weights.to(parts.scalar_type()));
+  };
+  report("cross_entropy", result.cross_entropy);
+  report("forward_kl", result.forward_kl);
+  report("reverse_kl", result.reverse_kl);
+  return loss;
+}
+
+double Distillation::flops(const Model& student, std::int64_t context) const {
+  return Objective::flops(student, context) + teacher_->flops(context);
+}
+
+MixerMatching::MixerMatching(std::shared_ptr<const Model> teacher, std::vector<std::int64_t> layers)
+    : teacher_(std::move(teacher)), layers_(std::move(layers)) {
+  MOLT_CHECK(teacher_ && !layers_.empty(), "matching needs a teacher and layers");
+}
+
+Objective::Loss MixerMatching::loss(const Model& student, const PackedBatch& batch, Recompute) {
+  Taps taps;
+  for (const auto layer : layers_) {
+    taps.wanted.insert(concat("layers.", layer, ".mixer.input"));
+    taps.wanted.insert(concat("layers.", layer, ".mixer.output"));
+  }
+  {
+    const c10::NoGradGuard no_grad;
+    teacher_->forward(batch, Recompute::none, &taps);
+  }
+  at::Tensor sum;
+  for (const auto layer : layers_) {
+    const at::Tensor input = taps.found.at(concat("layers.", layer, ".mixer.input"));
+    const at::Tensor target = taps.found.at(concat("layers.", layer, ".mixer.output")).to(at::kFloat);
+    const at::Tensor output = student.blocks[static_cast<std::size_t>(layer)].mixer().forward(input, batch).to(at::kFloat);
+    const at::Tensor scale = target.square().mean().clamp_min(1e-12) * static_cast<double>(target.size(1) * layers_.size());
+    const at::Tensor distance = (output - target).square().sum() / scale;
+    sum = sum.defined() ? sum + distance : distance;
+  }
+  return {sum, static_cast<double>(batch.size()), {}};
+}
+
+double MixerMatching::flops(const Model& student, std::int64_t context) const {
+  double total = teacher_->flops(context);
+  for (const auto layer : layers_) total += 3 * student.blocks[static_cast<std::size_t>(layer)].mixer().flops(context);
+  return total;
+}
+
+std::vector<std::string> MixerMatching::trainable(const Model& student, const std::vector<std::int64_t>& layers) {
+  std::vector<std::string> patterns;
+  for (const auto layer : layers) {
+    const auto& block = student.config().blocks[static_cast<std::size_t>(layer)];
+    patterns.push_back(concat("layers.", layer, ".mixers.", block.active, ".*"));
+  }
+  return patterns;
+}
+
+}  // namespace molt
