@@ -4,6 +4,7 @@
 
 namespace molt {
 
+Command prepare_command();
 Command synthesize_command();
 
 }  // namespace molt

@@ -8,6 +8,7 @@ int main(int argc, char** argv) {
   mallopt(M_MMAP_THRESHOLD, 1 << 20);
   return molt::run_program(argc, argv,
                            {
+                               molt::prepare_command(),
                                molt::synthesize_command(),
                            });
 }

@@ -7,6 +7,11 @@
 
 namespace molt {
 
+void set_threads(std::int64_t threads) {
+  require(threads >= 0, "--threads: found ", threads, ", expected 0 or more");
+  if (threads > 0) at::set_num_threads(static_cast<int>(threads));
+}
+
 void ComputeOptions::declare(Arguments& arguments) {
   arguments.choice("--device", device_name, {"cpu", "cuda"}, "Where to compute (default: cuda when there is a GPU)");
   arguments.choice("--dtype", dtype_name, {"float32", "bfloat16"},
@@ -15,8 +20,7 @@ void ComputeOptions::declare(Arguments& arguments) {
 }
 
 at::Device ComputeOptions::device() const {
-  require(threads >= 0, "--threads: found ", threads, ", expected 0 or more");
-  if (threads > 0) at::set_num_threads(static_cast<int>(threads));
+  set_threads(threads);
   const bool has_gpu = at::hasCUDA();
   if (device_name == "cuda") require(has_gpu, "--device cuda: no GPU that this build of molt can use was found");
   return device_name == "cuda" || (device_name.empty() && has_gpu) ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);

@@ -9,6 +9,9 @@
 
 namespace molt {
 
+// Sets the number of CPU threads; 0: every core. UserError for a negative number.
+void set_threads(std::int64_t threads);
+
 // --device, --dtype, --threads. `device` and `dtype` are read after parsing.
 struct ComputeOptions {
   std::string device_name;  // "cpu", "cuda"; empty: cuda when there is one

@@ -1,0 +1,50 @@
+#include "data/prepare.h"
+
+#include <iostream>
+
+#include "base/interrupt.h"
+#include "base/log.h"
+#include "base/progress.h"
+#include "cli/commands.h"
+#include "cli/options.h"
+
+namespace molt {
+
+Command prepare_command() {
+  return {"prepare", "Tokenize JSONL into shards that training maps", [](Arguments& arguments) -> std::function<int()> {
+            struct Options {
+              std::string config;
+              std::vector<std::string> set, input;
+              std::string tokenizer, output;
+              std::int64_t threads = 0;
+            };
+            auto options = std::make_shared<Options>();
+            arguments.positional("CONFIG", options->config, "YAML file (molt config prepare shows what it may say)", false);
+            arguments.option("--set", options->set, "Override a key of the configuration: key=value");
+            arguments.option("--input", options->input, "JSONL file with \"text\", or \"prompt\" and \"completion\"");
+            arguments.option("--tokenizer", options->tokenizer, "Folder with tokenizer.json, such as the model");
+            arguments.option("--output", options->output, "Folder to write");
+            arguments.option("--threads", options->threads, "CPU threads, 0 for every core");
+            return [options] {
+              PrepareConfig config;
+              const ConfigVisitor::Visit visit = [&](ConfigVisitor& v) { config.visit(v); };
+              if (!options->config.empty())
+                read_config(options->config, options->set, visit);
+              else
+                parse_config("", "--set", options->set, visit);
+              if (!options->input.empty()) config.input = options->input;
+              if (!options->tokenizer.empty()) config.tokenizer = options->tokenizer;
+              if (!options->output.empty()) config.output = options->output;
+              set_threads(options->threads);
+              catch_interrupts();
+              const PrepareResult result = prepare(config);
+              log_info(concat(result.samples, " samples, ", human_count(static_cast<double>(result.tokens)), " tokens (",
+                              human_count(static_cast<double>(result.loss_tokens)), " to learn from) in ", config.output));
+              if (result.dropped) log_info(concat(result.dropped, " samples dropped: longer than max_length or empty"));
+              if (result.malformed) log_warning(concat(result.malformed, " malformed lines skipped"));
+              return 0;
+            };
+          }};
+}
+
+}  // namespace molt
