@@ -1,0 +1,136 @@
+// What the CPU's forward, backward and update share: the memory of one thread, and how a group's rows and states get into it.
+// A group is `state` channels that share rows of B and C. Its channels lie across vectors, padded with zeros to whole ones, so
+// that nothing is summed across a vector going forward; states are (state, width) with width = padded(state).
+#pragma once
+#include <algorithm>
+#include <vector>
+
+#include "ops/lanes.h"
+#include "ops/selective_scan/selective_scan_kernels.h"
+
+namespace molt::ops::scan {
+
+constexpr double kLog2e = 1.4426950408889634, kLn2 = 0.6931471805599453;
+
+template <class Scalar>
+const Scalar* as(const void* pointer) {
+  return static_cast<const Scalar*>(pointer);
+}
+template <class Scalar>
+Scalar* as(void* pointer) {
+  return static_cast<Scalar*>(pointer);
+}
+
+// Zeroed arrays that begin at cache lines; they live as long as the scratch.
+template <class Scalar>
+class Scratch {
+ public:
+  Scalar* take(std::int64_t count) {
+    constexpr std::int64_t per_line = 64 / sizeof(Scalar);
+    return arrays_.emplace_back(std::vector<Line>((count + per_line - 1) / per_line)).data()->values;
+  }
+
+ private:
+  struct alignas(64) Line {
+    Scalar values[64 / sizeof(Scalar)] = {};
+  };
+  std::vector<std::vector<Line>> arrays_;
+};
+
+// One thread's arrays for one chunk of one group.
+template <class Scalar>
+struct Work {
+  explicit Work(const Arguments& a) : state(a.state), width(padded<Scalar>(a.state)) {
+    A = scratch.take(state * width);
+    h = scratch.take(state * width);
+    for (Scalar** row : {&dt, &x, &u, &y, &B, &C}) *row = scratch.take(kChunk * width);
+    bias = scratch.take(width);
+    D = scratch.take(width);
+  }
+  std::int64_t state, width;
+  std::int64_t group = -1;  // whose A, bias and D are loaded
+  Scratch<Scalar> scratch;
+  Scalar *A, *h;                   // (state, width): -exp(A_log) * log2(e), the state
+  Scalar *dt, *x, *u, *y, *B, *C;  // (kChunk, width): u = dt * x; columns of B and C are states
+  Scalar *bias, *D;                // (width)
+};
+
+// The column of x where a group's channels begin.
+inline std::int64_t x_column(const Arguments& a, std::int64_t group) {
+  return a.x_columns == a.d_inner ? group * a.state : group / (a.d_inner / a.d_xb) * a.state;
+}
+inline std::int64_t B_column(const Arguments& a, std::int64_t group) {
+  return group / (a.d_inner / a.d_xb) * a.state;
+}
+
+// Elements n … of row `channel` of -exp(A_log) * log2(e).
+template <class Scalar>
+MOLT_INLINE Lanes<Scalar> decay(const Arguments& a, std::int64_t channel, std::int64_t n) {
+  return exp(load(as<Scalar>(a.A_log) + channel * a.state + n, a.state - n)) * static_cast<Scalar>(-kLog2e);
+}
+
+template <class Scalar>
+MOLT_INLINE void load_group(const Arguments& a, Work<Scalar>& w, std::int64_t group) {
+  if (w.group == group) return;
+  w.group = group;
+  for (std::int64_t i = 0; i < w.state; ++i) {
+    const std::int64_t channel = group * w.state + i;
+    for (std::int64_t n = 0; n < w.state; n += kLanes<Scalar>) {
+      const Lanes<Scalar> row = decay<Scalar>(a, channel, n);
+      for (int k = 0; k < kLanes<Scalar> && n + k < w.state; ++k) w.A[(n + k) * w.width + i] = row[k];
+    }
+    w.bias[i] = a.dt_bias ? as<Scalar>(a.dt_bias)[channel] : 0;
+    w.D[i] = a.D ? as<Scalar>(a.D)[channel] : 0;
+  }
+}
+
+// Between a work array (state, width) and rows (channel, state) of a tensor; a null tensor is zero.
+template <class Scalar>
+MOLT_INLINE void load_state(Scalar* h, const Scalar* from, std::int64_t state, std::int64_t width) {
+  for (std::int64_t i = 0; i < state; ++i) {
+    for (std::int64_t n = 0; n < state; ++n) h[n * width + i] = from ? from[i * state + n] : 0;
+  }
+}
+template <class Scalar>
+MOLT_INLINE void store_state(Scalar* to, const Scalar* h, std::int64_t state, std::int64_t width) {
+  for (std::int64_t i = 0; i < state; ++i) {
+    for (std::int64_t n = 0; n < state; ++n) to[i * state + n] = h[n * width + i];
+  }
+}
+
+// Loads `count` tokens of a group from `begin` on. kState is the state size where it is known at compile time, or 0.
+template <class Scalar, int kState>
+MOLT_INLINE void load_tokens(const Arguments& a, Work<Scalar>& w, std::int64_t group, std::int64_t begin, std::int64_t count) {
+  const std::int64_t state = kState ? kState : w.state, width = padded<Scalar>(state);
+  const Scalar* dt = as<Scalar>(a.dt) + begin * a.dt_stride + group * state;
+  const Scalar* x = as<Scalar>(a.x) + begin * a.x_stride + x_column(a, group);
+  const Scalar* B = as<Scalar>(a.B) + begin * a.B_stride + B_column(a, group);
+  const Scalar* C = as<Scalar>(a.C) + begin * a.C_stride + group * state;
+  for (std::int64_t t = 0; t < count; ++t) {
+    for (std::int64_t i = 0; i < width; i += kLanes<Scalar>) {
+      const std::int64_t place = t * width + i;
+      const Lanes<Scalar> step = softplus(load(dt + t * a.dt_stride + i, state - i) + load(w.bias + i));
+      const Lanes<Scalar> value = load(x + t * a.x_stride + i, state - i);
+      store(w.dt + place, step);
+      store(w.x + place, value);
+      store(w.u + place, step * value);
+      store(w.B + place, load(B + t * a.B_stride + i, state - i));
+      store(w.C + place, load(C + t * a.C_stride + i, state - i));
+    }
+  }
+}
+
+// The place of the kept state of a chunk of a sequence and a group.
+template <class Scalar>
+Scalar* kept_state(const Arguments& a, std::int64_t sequence, std::int64_t chunk, std::int64_t group) {
+  const std::int64_t place = a.offsets[sequence] / kChunk + sequence + chunk;
+  return as<Scalar>(a.kept) + (place * (a.d_inner / a.state) + group) * a.state * padded<Scalar>(a.state);
+}
+
+// Tasks a thread takes at least, so that threads are not woken for less than some microseconds of work.
+inline std::int64_t grain(const Arguments& a, std::int64_t tasks) {
+  const std::int64_t task_size = std::max<std::int64_t>(1, a.tokens * a.d_inner * a.state / std::max<std::int64_t>(1, tasks));
+  return std::max<std::int64_t>(1, 16384 / task_size);
+}
+
+}  // namespace molt::ops::scan

@@ -1,0 +1,71 @@
+// What the kernels of the selective scan are given: sizes, strides and raw pointers, no LibTorch. selective_scan.h has the
+// formula.
+#pragma once
+#include <cstdint>
+
+namespace molt::ops::scan {
+
+enum class DataType { float32, float64, bfloat16 };  // of x, dt, B, C, z, y and their gradients; the rest is float32 or float64
+
+constexpr std::int64_t kChunk = 64;  // tokens between two states kept for the backward pass
+
+struct Arguments {
+  DataType type = DataType::float32;
+  std::int64_t tokens = 0, sequences = 0, d_inner = 0, d_xb = 0, x_columns = 0, state = 0;
+  const std::int32_t* offsets = nullptr;  // cu_seqlens, where the kernel runs
+
+  const void *x = nullptr, *dt = nullptr, *B = nullptr, *C = nullptr, *z = nullptr;    // z may be null
+  std::int64_t x_stride = 0, dt_stride = 0, B_stride = 0, C_stride = 0, z_stride = 0;  // of rows, in elements
+  const void *dt_bias = nullptr, *A_log = nullptr, *D = nullptr,
+             *initial_state = nullptr;  // contiguous; all but A_log may be null
+
+  void* y = nullptr;            // contiguous
+  void* final_state = nullptr;  // may be null
+  // Kept for the backward pass, may be null: room for keep_count() states, each in the kernel's own layout.
+  void* kept = nullptr;
+  const std::int64_t* positions = nullptr;  // ascending, where the kernel runs
+  std::int64_t position_count = 0;
+  void* states = nullptr;  // (position_count, d_inner, state)
+};
+
+// Chunk k of sequence s keeps its first state at place offsets[s] / kChunk + s + k: no two share one.
+inline std::int64_t keep_count(std::int64_t tokens, std::int64_t sequences) {
+  return tokens / kChunk + sequences;
+}
+
+// Gradients of y and the final state (null: zero), and where those of the inputs go. Contiguous, in the inputs' shapes except
+// where noted. Sums over sequences are left to the caller: each of `parts` parts of the work writes its own share of them.
+struct Gradients {
+  const void *y = nullptr, *final_state = nullptr;
+  void *x = nullptr, *dt = nullptr, *B = nullptr, *C = nullptr, *z = nullptr,
+       *initial_state = nullptr;  // the last two may be null
+  std::int64_t parts = 1;
+  void *dt_bias = nullptr, *D = nullptr,
+       *A_log = nullptr;  // (parts, d_inner), (parts, d_inner), (parts, d_inner, state); set, not added to
+};
+
+// One token of each of n sequences.
+struct Update {
+  Arguments arguments;  // tokens = n; sequences, offsets, states unused
+  void* cache = nullptr;
+  const void* slots = nullptr;
+  bool wide_slots = false;  // int64 instead of int32
+};
+
+// On the CPU, float32 and float64, on LibTorch's threads.
+std::int64_t cpu_state_size(const Arguments& arguments);  // elements of one kept state
+std::int64_t cpu_parts(const Arguments& arguments);
+void cpu_forward(const Arguments& arguments);
+void cpu_backward(const Arguments& arguments, const Gradients& gradients);
+void cpu_update(const Update& update);
+
+#ifdef MOLT_CUDA
+// On the current GPU, float32 and bfloat16, in order on `stream` (a cudaStream_t). States of up to kCudaLargestState.
+constexpr std::int64_t kCudaLargestState = 128;
+void cuda_forward(const Arguments& arguments, void* stream);
+// x and B get (tokens, d_inner) float32: one share for every channel, summed over the repeats by the caller. parts = sequences.
+void cuda_backward(const Arguments& arguments, const Gradients& gradients, void* stream);
+void cuda_update(const Update& update, void* stream);
+#endif
+
+}  // namespace molt::ops::scan
