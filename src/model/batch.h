@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "ops/rotary/rotary.h"
 #include "ops/sequences.h"
 
 namespace molt {
@@ -15,6 +16,9 @@ struct PackedBatch {
   at::Tensor loss_weights;  // fp32 (tokens): weight of predicting targets[i]; 0 costs nothing
   at::Tensor positions;     // int64 (tokens): 0, 1, … inside each sequence
   Sequences sequences;      // cu_seqlens on the device and on the host, longest sequence
+  // Cosines and sines of `positions`, which Model makes once for all its layers; a mixer called without them makes its own.
+  ops::RotaryTable rotary = {};
+  double loss_weight = 0;  // sum of loss_weights, known on the host so that no step waits for the device
 
   std::int64_t size() const { return sequences.tokens(); }
   at::Device device() const { return tokens.device(); }

@@ -23,6 +23,8 @@ struct RotaryConfig {
   std::string type = "default";  // formats may add scalings; ops/rotary turns them into frequencies
   double base = 10000.0;
   void visit(ConfigVisitor& visitor);
+  // What ops/rotary works with, for heads of which `width` values are turned.
+  ops::Rotary frequencies(std::int64_t width, at::Device device) const;
 };
 
 // One kind of block: one or more named mixers, one of them active. Copyable.
@@ -30,8 +32,10 @@ struct BlockConfig {
   std::map<std::string, std::shared_ptr<const MixerConfig>> mixers;  // key: the mixer's name in parameter names, usually its type
   std::string active;
   MlpConfig mlp;
-  bool identity = false;  // letter "i": hidden states pass the whole block unchanged
+  bool identity = false;  // letter "i": hidden states pass the whole block unchanged; it has no parameters
   const MixerConfig& mixer() const { return *mixers.at(active); }
+  // The same settings with this mixer alone.
+  BlockConfig with_mixer(std::shared_ptr<const MixerConfig> mixer) const;
   void visit(ConfigVisitor& visitor);  // `mixer: {type: …}` and `mlp: {…}` as published
 };
 
@@ -47,8 +51,7 @@ struct ModelConfig {
   std::int64_t num_layers() const { return static_cast<std::int64_t>(blocks.size()); }
   // Letters of hybrid_block_layout, one a layer: {"t", "m2", …}.
   std::vector<std::string> layout() const;
-  // Reads and describes the YAML form: `decoder:` as published (type: pattern with blocks, num_blocks and pattern, or an explicit
-  // `layout` of block names), embeddings, head, norm.
+  // Reads and describes the YAML form: sizes, rotary, and `decoder:` as published (decoder.h).
   void visit(ConfigVisitor& visitor);
 };
 

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "model/parameters.h"
@@ -25,6 +26,8 @@ class Linear {
 
   // (tokens, in) -> (tokens, out); sections lie beside each other in the columns of the result.
   at::Tensor forward(const at::Tensor& input) const;
+  // The same without the bias, for an operation that adds it itself.
+  at::Tensor forward_without_bias(const at::Tensor& input) const;
 
   std::int64_t in() const { return weight.size(1); }
   std::int64_t out() const { return weight.size(0); }

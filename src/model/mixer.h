@@ -24,6 +24,8 @@ class MixerConfig {
   virtual std::string type() const = 0;  // "attention", "sliding_window", "mamba", "identity"
   virtual void visit(ConfigVisitor& visitor) = 0;
   virtual std::unique_ptr<MixerConfig> clone() const = 0;
+  // Fills in what the settings leave open and another mixer of the model says (Mamba's d_xb: the attention's key heads).
+  virtual void complete(const std::vector<std::shared_ptr<const MixerConfig>>& /*others*/) {}
 };
 
 // Where new weights come from when a layer is initialised rather than loaded.
@@ -45,9 +47,15 @@ class Mixer {
 
   // Names each parameter once: visitor(prefix + ".in_proj.weight", …).
   virtual void visit(const std::string& prefix, const ParameterVisitor& visitor) = 0;
+  // Fills each tensor that is still on the meta device with new weights, in fp32 on the CPU.
   virtual void initialise(const InitialiseOptions& options) = 0;
+  // Whether a parameter, named as below the mixer's prefix ("A_log"), stays in fp32 in a model of fewer bits.
+  virtual bool keeps_fp32(const std::string& /*parameter*/) const { return false; }
+  // How many values of a head are turned by batch.rotary and step.rotary; 0: they are not read.
+  virtual std::int64_t rotary_width() const { return 0; }
 
-  // Multiply-adds counted as two, for one token that sees `context` tokens (itself included).
+  // Multiply-adds counted as two, for one token that sees `context` tokens (itself included). Products, scans and convolutions
+  // count; norms and activations do not.
   virtual double flops(std::int64_t context) const = 0;
 
   virtual const MixerConfig& config() const = 0;
@@ -60,7 +68,6 @@ struct TensorName {
   std::string stored;     // below the layer's prefix on disk: "self_attn.q_proj.weight"
   double scale = 1.0;     // in memory = stored * scale (the published Mamba counts dt's bias twice); a power of two, so exact
   std::int64_t rows = 0;  // of the section (a section's rows follow those of the row before it); 0 with section ""
-  std::vector<std::int64_t> shape = {};  // on disk where it differs from memory's, such as (channels, 1, width); else empty
 };
 
 // The entry of a kind of mixer in the registry.

@@ -31,8 +31,11 @@ class Model {
   // Fills every tensor that is still on the meta device with new weights, on `device` in `dtype` (fp32 where a mixer insists).
   void initialise(const InitialiseOptions& options, at::Device device, at::ScalarType dtype);
   // Moves every tensor; floating ones are cast except those kept in fp32 (A_log, D). Tensors shared between names stay shared.
+  // Undoes flatten_trainable: call it before.
   void to(at::Device device, at::ScalarType dtype);
-  // A model with the same modules whose tensors share this one's storage.
+  // Whether the parameter of this canonical name stays in fp32 in a model of fewer bits.
+  bool keeps_fp32(const std::string& name) const;
+  // A model with the same modules whose tensors share this one's storage (and require no gradient yet).
   std::unique_ptr<Model> share() const;
 
   double flops(std::int64_t context) const;  // of one token's forward pass, head included
@@ -49,6 +52,9 @@ class Model {
   Linear head;            // hidden -> vocabulary; empty when embeddings are tied
 
  private:
+  ops::RotaryTable rotary_table(const at::Tensor& positions) const;
+  at::ScalarType stored_dtype(const std::string& name, at::ScalarType dtype) const;
+
   ModelConfig config_;
 };
 

@@ -23,7 +23,7 @@ std::vector<Parameter> collect_parameters(const std::function<void(const Paramet
 // of a second buffer (so that a unit can be sharded, gathered, offloaded, reduced and zeroed as one tensor).
 struct FlatBuffer {
   at::Tensor values;     // (padded elements), one dtype
-  at::Tensor gradients;  // (padded elements), fp32 or the values' dtype; undefined until the first backward pass is prepared
+  at::Tensor gradients;  // (padded elements), fp32 (fp64 for fp64 values); undefined until the first backward pass is prepared
   struct Piece {
     std::string name;
     std::int64_t offset;  // elements from the start of the buffer
@@ -33,7 +33,7 @@ struct FlatBuffer {
 };
 
 // Flattens the parameters for which `trainable(name)` holds and marks every other one as not requiring a gradient. The modules'
-// tensors are replaced through the visitor. One buffer a dtype.
+// tensors are replaced through the visitor. One buffer a dtype and device.
 std::vector<FlatBuffer> flatten_trainable(const std::function<void(const ParameterVisitor&)>& visit,
                                           const std::function<bool(const std::string&)>& trainable);
 // Makes `gradients` exist and each parameter's .grad() a view of it, all zero.

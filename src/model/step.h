@@ -7,12 +7,14 @@
 #include <string>
 #include <vector>
 
+#include "ops/rotary/rotary.h"
 #include "ops/sequences.h"
 
 namespace molt {
 
-// New tokens of n sequences, laid end to end. Sequence i has context_lens[i] tokens in its caches already.
-// A contiguous cache is the case of one block a sequence. The memory belongs to the engine (infer/).
+// New tokens of n sequences, laid end to end. Sequence i has context_lens[i] tokens in its caches already; what the caches hold
+// for a sequence without context is ignored, so slots need no clearing between sequences. A contiguous cache is the case of one
+// block a sequence. The memory belongs to the engine (infer/).
 struct Step {
   at::Tensor tokens;                   // int64 (tokens)
   at::Tensor positions;                // int64 (tokens): context_lens[i], context_lens[i] + 1, … for sequence i
@@ -24,6 +26,8 @@ struct Step {
   at::Tensor state_slots;              // int64 (sequences): where each sequence's recurrent state lives
   // Host copies for the CPU path, empty on a GPU.
   std::vector<std::int64_t> state_slots_host;
+  // Cosines and sines of `positions`, which Model makes once for all its layers; a mixer called without them makes its own.
+  ops::RotaryTable rotary = {};
 };
 
 // One tensor that a mixer keeps while it generates.

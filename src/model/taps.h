@@ -15,6 +15,11 @@ namespace molt {
 struct Taps {
   std::set<std::string> wanted;
   std::map<std::string, at::Tensor> found;  // filled by forward, (tokens, hidden), part of the graph
+  // Whether any activation of the module of this name ("layers.7") is wanted.
+  bool wants_below(const std::string& name) const {
+    const auto first = wanted.lower_bound(name + ".");
+    return first != wanted.end() && first->starts_with(name + ".");
+  }
   void offer(const std::string& name, const at::Tensor& value) {
     if (wanted.count(name)) found[name] = value;
   }
