@@ -28,7 +28,7 @@ at::ScalarType stored_dtype(const fs::path& folder);
 
 struct LoadOptions {
   at::Device device = at::kCPU;
-  std::optional<at::ScalarType> dtype;  // fp32 on the CPU, the stored one on a GPU; A_log and D are fp32 always
+  std::optional<at::ScalarType> dtype = {};  // fp32 on the CPU, the stored one on a GPU; A_log and D are fp32 always
 };
 
 // Every tensor that the layout needs must be there, with its shape, and no other. On the CPU a tensor whose dtype and layout in
@@ -36,13 +36,13 @@ struct LoadOptions {
 std::unique_ptr<Model> load_model(const fs::path& folder, const LoadOptions& options = {});
 
 struct ExportOptions {
-  std::optional<at::ScalarType> dtype;  // of floating tensors (A_log and D stay fp32); as they are in memory when not given
+  std::optional<at::ScalarType> dtype = {};  // of floating tensors (A_log and D stay fp32); as they are in memory when not given
   std::int64_t max_shard_bytes = 5'000'000'000;
   // The Hugging Face folder that the model came from, such as its teacher's. Keys of its config.json that molt does not use, its
   // tokenizer, chat template and generation settings are carried over, and its family is kept when it can express the model.
-  fs::path like;
-  std::map<std::string, std::string> metadata;  // of the safetensors files, beside "format": "pt"
-  std::string model_card;                       // README.md; none when empty
+  fs::path like = {};
+  std::map<std::string, std::string> metadata = {};  // of the safetensors files, beside "format": "pt"
+  std::string model_card = {};                       // README.md; none when empty
 };
 
 // Writes a whole folder or none (AtomicFolder); an existing folder of that name is replaced. Without `like`, or where its family

@@ -22,7 +22,7 @@ namespace molt {
 struct TensorInfo {
   std::string name;
   at::ScalarType dtype = at::kFloat;
-  std::vector<std::int64_t> shape;
+  std::vector<std::int64_t> shape = {};
   std::uint64_t begin = 0, end = 0;  // bytes from the start of the data
 
   std::uint64_t bytes() const { return end - begin; }

@@ -1,0 +1,197 @@
+#include <ATen/Functions.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "formats/config_json.h"
+#include "formats/hugging_face.h"
+#include "formats/model_tensors.h"
+#include "formats/safetensors.h"
+
+namespace molt {
+namespace export_model_detail {
+
+// What a folder holds beside weights and config.json that a user of the model needs.
+constexpr const char* carried_over[] = {
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+};
+
+std::string dtype_word(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kFloat:
+      return "float32";
+    case at::kBFloat16:
+      return "bfloat16";
+    case at::kHalf:
+      return "float16";
+    default:
+      fail("dtype ", c10::toString(dtype), ": expected float32, bfloat16 or float16 for an export");
+  }
+}
+
+class Exporter {
+ public:
+  Exporter(Model& model, const ExportOptions& options)
+      : model_(model), options_(options), parameters_(stored_parameters(model)), config_(model.config()) {
+    // A block may have been switched to another of its mixers since the configuration was made.
+    for (std::size_t i = 0; i < model.blocks.size(); ++i) config_.blocks[i] = model.blocks[i].config();
+    if (options.like.empty()) return;
+    require(fs::is_directory(options.like), options.like.string(), ": no such folder");
+    if (const fs::path path = options.like / "config.json"; fs::exists(path)) {
+      like_ = parse_ordered_json(read_file(path), path.string());
+      family_of(Json(like_), path.string());
+    }
+  }
+
+  void write(const fs::path& folder) {
+    for (const StoredParameter& parameter : parameters_) dtypes_.push_back(dtype_of(parameter));
+    write_json(folder / "config.json", config_json());
+    write_weights(folder);
+    carry_over(folder);
+    if (!options_.model_card.empty()) write_file(folder / "README.md", options_.model_card);
+  }
+
+ private:
+  OrderedJson config_json() const {
+    const Family& family = family_for(config_, Json(like_));
+    OrderedJson config = make_config_json(config_, family, like_, dtype_word(dtypes_.front()));
+    add_token_ids(config);
+    return config;
+  }
+
+  // generate() stops at eos_token_id of config.json: where no config.json says it, the tokenizer's files do.
+  void add_token_ids(OrderedJson& config) const {
+    const fs::path settings = options_.like / "tokenizer_config.json", tokenizer = options_.like / "tokenizer.json";
+    if (options_.like.empty() || !like_.is_null() || !fs::exists(settings) || !fs::exists(tokenizer)) return;
+    const Json words = read_json(settings), tokens = read_json(tokenizer);
+    for (const char* kind : {"bos_token", "eos_token", "pad_token"}) {
+      Json word = words.value(kind, Json());
+      if (word.is_object()) word = word.value("content", Json());
+      for (const Json& token : tokens.value("added_tokens", Json::array())) {
+        if (word.is_string() && token.value("content", Json()) == word) config[concat(kind, "_id")] = token.value("id", -1);
+      }
+    }
+  }
+
+  at::ScalarType dtype_of(const StoredParameter& parameter) {
+    const at::Tensor& value = *parameter.value;
+    MOLT_CHECK(!value.is_meta(), parameter.name, " was neither loaded nor initialised");
+    if (!model_.keeps_fp32(parameter.name)) return options_.dtype.value_or(value.scalar_type());
+    // Published checkpoints may hold fewer bits here too. They are given back as they came, unless that would lose something.
+    const at::ScalarType stored = options_.dtype ? value.scalar_type() : stored_like(parameter.on_disk.front().name);
+    const bool exact = stored == value.scalar_type() || at::equal(value.to(stored).to(value.scalar_type()), value);
+    return exact ? stored : value.scalar_type();
+  }
+
+  // The dtype that `like` stores a tensor in; fp32 where it has none.
+  at::ScalarType stored_like(const std::string& name) {
+    if (!like_weights_ &&
+        (fs::exists(options_.like / "model.safetensors") || fs::exists(options_.like / "model.safetensors.index.json"))) {
+      like_weights_ = SafetensorsFolder::open(options_.like);
+    }
+    const SafetensorsFile* holder = like_weights_ ? like_weights_->holder(name) : nullptr;
+    return holder && at::isFloatingType(holder->find(name)->dtype) ? holder->find(name)->dtype : at::kFloat;
+  }
+
+  // Parameters by shard. The parts of one parameter stay together, so that they lie one behind the other and can be mapped as
+  // one.
+  std::vector<std::vector<std::size_t>> shards() const {
+    std::vector<std::vector<std::size_t>> shards(1);
+    std::int64_t filled = 0;
+    for (std::size_t i = 0; i < parameters_.size(); ++i) {
+      const std::int64_t bytes = parameters_[i].value->numel() * static_cast<std::int64_t>(c10::elementSize(dtypes_[i]));
+      if (filled > 0 && filled + bytes > options_.max_shard_bytes) {
+        shards.emplace_back();
+        filled = 0;
+      }
+      shards.back().push_back(i);
+      filled += bytes;
+    }
+    return shards;
+  }
+
+  void write_weights(const fs::path& folder) const {
+    const auto all = shards();
+    if (all.size() == 1) {
+      write_shard(folder / "model.safetensors", all.front());
+      return;
+    }
+    Json weight_map = Json::object();
+    std::uint64_t bytes = 0;
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      char name[64];
+      std::snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", i + 1, all.size());
+      for (const TensorInfo& tensor : write_shard(folder / name, all[i])) {
+        weight_map[tensor.name] = name;
+        bytes += tensor.bytes();
+      }
+    }
+    write_json(folder / "model.safetensors.index.json", Json{{"metadata", {{"total_size", bytes}}}, {"weight_map", weight_map}});
+  }
+
+  std::vector<TensorInfo> write_shard(const fs::path& path, const std::vector<std::size_t>& indices) const {
+    std::vector<TensorInfo> planned;
+    std::map<std::string, std::pair<std::size_t, const StoredTensor*>> by_name;
+    for (std::size_t i : indices) {
+      for (const StoredTensor& stored : parameters_[i].on_disk) {
+        planned.push_back({stored.name, dtypes_[i], stored.shape});
+        by_name[stored.name] = {i, &stored};
+      }
+    }
+    std::map<std::string, std::string> metadata = options_.metadata;
+    metadata["format"] = "pt";
+    SafetensorsWriter writer(path, std::move(planned), metadata);
+    for (const TensorInfo& tensor : writer.order()) {
+      const auto& [i, stored] = by_name.at(tensor.name);
+      writer.write(converted(parameters_[i].value->detach().narrow(0, stored->first_row, stored->rows), *stored, tensor.dtype));
+    }
+    writer.commit();
+    return writer.order();
+  }
+
+  static at::Tensor converted(at::Tensor value, const StoredTensor& stored, at::ScalarType dtype) {
+    if (stored.scale != 1.0) value = value / stored.scale;
+    at::Tensor result = value.to(dtype);
+    if (dtype == at::kHalf && value.scalar_type() != dtype) {
+      require(at::isfinite(result).eq(at::isfinite(value)).all().item<bool>(), stored.name,
+              ": holds values beyond 65504, which float16 cannot hold; expected bfloat16 or float32 for this export");
+    }
+    return result;
+  }
+
+  void carry_over(const fs::path& folder) const {
+    if (options_.like.empty()) return;
+    for (const char* name : carried_over) {
+      if (const fs::path source = options_.like / name; fs::exists(source)) write_file(folder / name, read_file(source));
+    }
+  }
+
+  Model& model_;
+  const ExportOptions& options_;
+  std::vector<StoredParameter> parameters_;
+  std::vector<at::ScalarType> dtypes_;  // of each parameter on disk
+  ModelConfig config_;
+  OrderedJson like_;
+  std::optional<SafetensorsFolder> like_weights_;
+};
+
+}  // namespace export_model_detail
+
+void export_model(Model& model, const fs::path& folder, const ExportOptions& options) {
+  export_model_detail::Exporter exporter(model, options);
+  AtomicFolder target(folder);
+  exporter.write(target.path());
+  target.commit();
+}
+
+}  // namespace molt
