@@ -28,14 +28,14 @@ void count(benchmark::State& run, std::int64_t tokens, std::int64_t d_inner, std
 }
 
 // Arguments: sequences, tokens of each, d_inner, d_xb, state.
-void forward(benchmark::State& run) {
+void scan_forward(benchmark::State& run) {
   const Sequences sequences = Sequences::of(std::vector<std::int32_t>(run.range(0), static_cast<std::int32_t>(run.range(1))));
   const ScanInput in = input(sequences.tokens(), run.range(2), run.range(3), run.range(4));
   for (auto unused : run) benchmark::DoNotOptimize(selective_scan(in, sequences).y);
   count(run, sequences.tokens(), run.range(2), run.range(4));
 }
 
-void forward_backward(benchmark::State& run) {
+void scan_forward_backward(benchmark::State& run) {
   const Sequences sequences = Sequences::of(std::vector<std::int32_t>(run.range(0), static_cast<std::int32_t>(run.range(1))));
   ScanInput in = input(sequences.tokens(), run.range(2), run.range(3), run.range(4));
   const at::Tensor gradient = at::randn({sequences.tokens(), run.range(2)});
@@ -49,7 +49,7 @@ void forward_backward(benchmark::State& run) {
 }
 
 // Arguments: sequences, d_inner, d_xb, state.
-void update(benchmark::State& run) {
+void scan_update(benchmark::State& run) {
   const std::int64_t n = run.range(0);
   const ScanInput in = input(n, run.range(1), run.range(2), run.range(3));
   const at::Tensor cache = at::zeros({n, run.range(1), run.range(3)}), slots = at::arange(n);
@@ -57,21 +57,21 @@ void update(benchmark::State& run) {
   count(run, n, run.range(1), run.range(3));
 }
 
-BENCHMARK(forward)
+BENCHMARK(scan_forward)
     ->Args({1, 1024, 512, 512, 16})
     ->Args({1, 1024, 512, 128, 16})
     ->Args({16, 64, 512, 512, 16})
     ->Args({1, 1024, 512, 512, 8})
     ->UseRealTime()
     ->Unit(benchmark::kMillisecond);
-BENCHMARK(forward_backward)
+BENCHMARK(scan_forward_backward)
     ->Args({1, 1024, 512, 512, 16})
     ->Args({1, 1024, 512, 128, 16})
     ->Args({16, 64, 512, 512, 16})
     ->Args({1, 1024, 512, 512, 8})
     ->UseRealTime()
     ->Unit(benchmark::kMillisecond);
-BENCHMARK(update)->Args({1, 512, 512, 16})->Args({32, 4096, 1024, 16})->UseRealTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK(scan_update)->Args({1, 512, 512, 16})->Args({32, 4096, 1024, 16})->UseRealTime()->Unit(benchmark::kMicrosecond);
 
 }  // namespace scan_bench
 }  // namespace molt::ops

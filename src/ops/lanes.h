@@ -170,11 +170,13 @@ MOLT_INLINE double sum(const Lanes<double>& v) {
 MOLT_INLINE Lanes<float> sums(const Lanes<float>* rows) {
   using Bits = LanesOf<float>::Bits;
   Lanes<float> pairs[4], quads[2];
+#pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {
     const Lanes<float> a = rows[2 * i], b = rows[2 * i + 1];
     pairs[i] =
         __builtin_shuffle(a, b, Bits{0, 8, 1, 9, 4, 12, 5, 13}) + __builtin_shuffle(a, b, Bits{2, 10, 3, 11, 6, 14, 7, 15});
   }
+#pragma GCC unroll 2
   for (int i = 0; i < 2; ++i) {
     const Lanes<float> a = pairs[2 * i], b = pairs[2 * i + 1];
     quads[i] =

@@ -8,24 +8,22 @@ namespace molt::ops::scan {
 
 namespace forward_cpu {
 
-// `count` tokens of one vector of channels. All pointers are at the vector's first channel.
+// `count` tokens of the vector of channels that begins at `lane`.
 template <class Scalar, int kState>
 MOLT_INLINE void scan_lanes(const Work<Scalar>& w, std::int64_t lane, std::int64_t count) {
   const std::int64_t state = kState ? kState : w.state, width = padded<Scalar>(state);
   const Lanes<Scalar> lowest = splat_unseen<Scalar>(-126);
-  const Scalar* A = w.A + lane;
-  Scalar* h = w.h + lane;
   for (std::int64_t t = 0; t < count; ++t) {
-    const Lanes<Scalar> dt = load(w.dt + t * width + lane), u = load(w.u + t * width + lane);
-    const Scalar *B = w.B + t * width, *C = w.C + t * width;
+    Scalar* row = w.row(t, kDt, width);
+    const Lanes<Scalar> dt = load(row + kDt * width + lane), u = load(row + kU * width + lane);
     Lanes<Scalar> y = {};
     for (std::int64_t n = 0; n < state; ++n) {
-      const Lanes<Scalar> a = exp2_in_range(larger(lowest, dt * load(A + n * width)));
-      const Lanes<Scalar> next = a * load(h + n * width) + u * B[n];
-      store(h + n * width, next);
-      y += next * C[n];
+      const Lanes<Scalar> a = exp2_in_range(larger(lowest, dt * load(w.square(n, kA, width) + lane)));
+      const Lanes<Scalar> next = a * load(w.h + n * width + lane) + u * row[kB * width + n];
+      store(w.h + n * width + lane, next);
+      y += next * row[kC * width + n];
     }
-    store(w.y + t * width + lane, y);
+    store(row + kY * width + lane, y);
   }
 }
 
@@ -37,8 +35,9 @@ MOLT_INLINE void store_outputs(const Arguments& a, const Work<Scalar>& w, std::i
   for (std::int64_t t = 0; t < count; ++t) {
     Scalar* to = as<Scalar>(a.y) + (begin + t) * a.d_inner + column;
     const Scalar* gate = a.z ? as<Scalar>(a.z) + (begin + t) * a.z_stride + column : nullptr;
+    if (gate) prefetch(gate, a.z_stride);
     for (std::int64_t i = 0; i < width; i += kLanes<Scalar>) {
-      Lanes<Scalar> y = load(w.y + t * width + i) + load(w.D + i) * load(w.x + t * width + i);
+      Lanes<Scalar> y = load(w.row(t, kY, width) + i) + load(w.D + i) * load(w.row(t, kX, width) + i);
       if (gate) {
         const Lanes<Scalar> z = load(gate + i, state - i);
         y *= z * sigmoid(z);
@@ -52,7 +51,7 @@ template <class Scalar, int kState>
 MOLT_INLINE void scan_sequence(const Arguments& a, Work<Scalar>& w, std::int64_t sequence, std::int64_t group) {
   const std::int64_t state = w.state, width = w.width, begin = a.offsets[sequence], end = a.offsets[sequence + 1];
   const std::int64_t in_state = group * state * state, in_states = a.d_inner * state;
-  load_group(a, w, group);
+  load_group<Scalar>(a, w, group);
   const Scalar* initial = as<Scalar>(a.initial_state);
   load_state(w.h, initial ? initial + sequence * in_states + in_state : nullptr, state, width);
 
@@ -100,31 +99,31 @@ MOLT_INLINE void update_group(const Update& update, Work<Scalar>& w, std::int64_
   const Arguments& a = update.arguments;
   const std::int64_t state = w.state, width = w.width, column = group * state;
   const Lanes<Scalar> lowest = splat_unseen<Scalar>(-126);
-  load_group(a, w, group);
-  Scalar* A = w.h;  // (channel, width): as in the cache
+  load_group<Scalar>(a, w, group);
+  Scalar *A = w.h, *row = w.tokens;  // A is (channel, width): as in the cache
   for (std::int64_t i = 0; i < state; ++i) {
     for (std::int64_t n = 0; n < width; n += kLanes<Scalar>) store(A + i * width + n, decay<Scalar>(a, column + i, n));
   }
-  for (std::int64_t row = 0; row < a.tokens; ++row) {
-    const std::int64_t slot = update.wide_slots ? as<std::int64_t>(update.slots)[row] : as<std::int32_t>(update.slots)[row];
+  for (std::int64_t token = 0; token < a.tokens; ++token) {
+    const std::int64_t slot = update.wide_slots ? as<std::int64_t>(update.slots)[token] : as<std::int32_t>(update.slots)[token];
     Scalar* h = as<Scalar>(update.cache) + (slot * a.d_inner + column) * state;
-    load_tokens<Scalar, 0>(a, w, group, row, 1);
+    load_tokens<Scalar, 0>(a, w, group, token, 1);
     for (std::int64_t i = 0; i < width; i += kLanes<Scalar>) {
       Lanes<Scalar> y[kLanes<Scalar>] = {};
       for (std::int64_t k = 0; k < kLanes<Scalar> && i + k < state; ++k) {
-        const Scalar dt = w.dt[i + k], u = w.u[i + k];
+        const Scalar dt = row[kDt * width + i + k], u = row[kU * width + i + k];
         for (std::int64_t n = 0; n < width; n += kLanes<Scalar>) {
           Scalar* place = h + (i + k) * state + n;
           const Lanes<Scalar> decayed =
               exp2_in_range(larger(lowest, dt * load(A + (i + k) * width + n))) * load(place, state - n);
-          const Lanes<Scalar> next = decayed + u * load(w.B + n);
+          const Lanes<Scalar> next = decayed + u * load(row + kB * width + n);
           store(place, next, state - n);
-          y[k] += next * load(w.C + n);
+          y[k] += next * load(row + kC * width + n);
         }
       }
-      store(w.y + i, sums(y));
+      store(row + kY * width + i, sums(y));
     }
-    store_outputs<Scalar, 0>(a, w, group, row, 1);
+    store_outputs<Scalar, 0>(a, w, group, token, 1);
   }
 }
 

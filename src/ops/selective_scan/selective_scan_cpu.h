@@ -37,22 +37,35 @@ class Scratch {
   std::vector<std::vector<Line>> arrays_;
 };
 
+// The rows of one token of a group, beside each other: one pointer leads to all of them (x86 has few registers). Each is of the
+// group's channels, except B, C and their gradients, which are of states. The forward pass has the first six only.
+enum Row { kDt, kX, kU, kY, kB, kC, kForwardRows, kGy = kForwardRows, kGu, kGdt, kGB, kGC, kBackwardRows };  // u = dt * x
+
+// In the same way, for each state: the decay -exp(A_log) * log2(e), and the adjoint of the state and the gradient of the decay.
+enum Square { kA, kForwardSquares, kAdjoint = kForwardSquares, kGA, kBackwardSquares };
+
 // One thread's arrays for one chunk of one group.
-template <class Scalar>
+template <class Scalar, int kRows = kForwardRows, int kSquares = kForwardSquares>
 struct Work {
-  explicit Work(const Arguments& a) : state(a.state), width(padded<Scalar>(a.state)) {
-    A = scratch.take(state * width);
-    h = scratch.take(state * width);
-    for (Scalar** row : {&dt, &x, &u, &y, &B, &C}) *row = scratch.take(kChunk * width);
-    bias = scratch.take(width);
-    D = scratch.take(width);
-  }
+  explicit Work(const Arguments& a)
+      : state(a.state),
+        width(padded<Scalar>(a.state)),
+        tokens(scratch.take(kChunk * kRows * width)),
+        squares(scratch.take(state * kSquares * width)),
+        h(scratch.take(state * width)),
+        bias(scratch.take(width)),
+        D(scratch.take(width)) {}
+
+  // With `width` where it is known at compile time.
+  Scalar* row(std::int64_t token, Row row, std::int64_t width) const { return tokens + (token * kRows + row) * width; }
+  Scalar* square(std::int64_t n, Square square, std::int64_t width) const { return squares + (n * kSquares + square) * width; }
+
   std::int64_t state, width;
   std::int64_t group = -1;  // whose A, bias and D are loaded
   Scratch<Scalar> scratch;
-  Scalar *A, *h;                   // (state, width): -exp(A_log) * log2(e), the state
-  Scalar *dt, *x, *u, *y, *B, *C;  // (kChunk, width): u = dt * x; columns of B and C are states
-  Scalar *bias, *D;                // (width)
+  Scalar *tokens, *squares;  // (kChunk, rows, width), (state, squares, width)
+  Scalar* h;                 // (state, width)
+  Scalar *bias, *D;          // (width)
 };
 
 // The column of x where a group's channels begin.
@@ -69,53 +82,60 @@ MOLT_INLINE Lanes<Scalar> decay(const Arguments& a, std::int64_t channel, std::i
   return exp(load(as<Scalar>(a.A_log) + channel * a.state + n, a.state - n)) * static_cast<Scalar>(-kLog2e);
 }
 
-template <class Scalar>
-MOLT_INLINE void load_group(const Arguments& a, Work<Scalar>& w, std::int64_t group) {
+template <class Scalar, class AnyWork>
+MOLT_INLINE void load_group(const Arguments& a, AnyWork& w, std::int64_t group) {
   if (w.group == group) return;
   w.group = group;
   for (std::int64_t i = 0; i < w.state; ++i) {
     const std::int64_t channel = group * w.state + i;
     for (std::int64_t n = 0; n < w.state; n += kLanes<Scalar>) {
       const Lanes<Scalar> row = decay<Scalar>(a, channel, n);
-      for (int k = 0; k < kLanes<Scalar> && n + k < w.state; ++k) w.A[(n + k) * w.width + i] = row[k];
+      for (int k = 0; k < kLanes<Scalar> && n + k < w.state; ++k) w.square(n + k, kA, w.width)[i] = row[k];
     }
     w.bias[i] = a.dt_bias ? as<Scalar>(a.dt_bias)[channel] : 0;
     w.D[i] = a.D ? as<Scalar>(a.D)[channel] : 0;
   }
 }
 
-// Between a work array (state, width) and rows (channel, state) of a tensor; a null tensor is zero.
+// Between rows `pitch` apart of a work array, one for each state, and rows (channel, state) of a tensor; a null tensor is zero.
 template <class Scalar>
-MOLT_INLINE void load_state(Scalar* h, const Scalar* from, std::int64_t state, std::int64_t width) {
+MOLT_INLINE void load_state(Scalar* h, const Scalar* from, std::int64_t state, std::int64_t pitch) {
   for (std::int64_t i = 0; i < state; ++i) {
-    for (std::int64_t n = 0; n < state; ++n) h[n * width + i] = from ? from[i * state + n] : 0;
+    for (std::int64_t n = 0; n < state; ++n) h[n * pitch + i] = from ? from[i * state + n] : 0;
   }
 }
 template <class Scalar>
-MOLT_INLINE void store_state(Scalar* to, const Scalar* h, std::int64_t state, std::int64_t width) {
+MOLT_INLINE void store_state(Scalar* to, const Scalar* h, std::int64_t state, std::int64_t pitch) {
   for (std::int64_t i = 0; i < state; ++i) {
-    for (std::int64_t n = 0; n < state; ++n) to[i * state + n] = h[n * width + i];
+    for (std::int64_t n = 0; n < state; ++n) to[i * state + n] = h[n * pitch + i];
   }
 }
 
+// The rows of a slice lie far apart, so that the processor does not fetch them by itself: ask for the one `kAhead` tokens on.
+constexpr std::int64_t kAhead = 8;
+template <class Scalar>
+MOLT_INLINE void prefetch(const Scalar* row, std::int64_t stride) {
+  __builtin_prefetch(row + kAhead * stride);
+}
+
 // Loads `count` tokens of a group from `begin` on. kState is the state size where it is known at compile time, or 0.
-template <class Scalar, int kState>
-MOLT_INLINE void load_tokens(const Arguments& a, Work<Scalar>& w, std::int64_t group, std::int64_t begin, std::int64_t count) {
+template <class Scalar, int kState, class AnyWork>
+MOLT_INLINE void load_tokens(const Arguments& a, const AnyWork& w, std::int64_t group, std::int64_t begin, std::int64_t count) {
   const std::int64_t state = kState ? kState : w.state, width = padded<Scalar>(state);
-  const Scalar* dt = as<Scalar>(a.dt) + begin * a.dt_stride + group * state;
-  const Scalar* x = as<Scalar>(a.x) + begin * a.x_stride + x_column(a, group);
-  const Scalar* B = as<Scalar>(a.B) + begin * a.B_stride + B_column(a, group);
-  const Scalar* C = as<Scalar>(a.C) + begin * a.C_stride + group * state;
   for (std::int64_t t = 0; t < count; ++t) {
+    const Scalar* dt = as<Scalar>(a.dt) + (begin + t) * a.dt_stride + group * state;
+    const Scalar* x = as<Scalar>(a.x) + (begin + t) * a.x_stride + x_column(a, group);
+    const Scalar* B = as<Scalar>(a.B) + (begin + t) * a.B_stride + B_column(a, group);
+    const Scalar* C = as<Scalar>(a.C) + (begin + t) * a.C_stride + group * state;
+    prefetch(dt, a.dt_stride), prefetch(x, a.x_stride), prefetch(B, a.B_stride), prefetch(C, a.C_stride);
+    Scalar* row = w.row(t, kDt, width);
     for (std::int64_t i = 0; i < width; i += kLanes<Scalar>) {
-      const std::int64_t place = t * width + i;
-      const Lanes<Scalar> step = softplus(load(dt + t * a.dt_stride + i, state - i) + load(w.bias + i));
-      const Lanes<Scalar> value = load(x + t * a.x_stride + i, state - i);
-      store(w.dt + place, step);
-      store(w.x + place, value);
-      store(w.u + place, step * value);
-      store(w.B + place, load(B + t * a.B_stride + i, state - i));
-      store(w.C + place, load(C + t * a.C_stride + i, state - i));
+      const Lanes<Scalar> step = softplus(load(dt + i, state - i) + load(w.bias + i)), value = load(x + i, state - i);
+      store(row + kDt * width + i, step);
+      store(row + kX * width + i, value);
+      store(row + kU * width + i, step * value);
+      store(row + kB * width + i, load(B + i, state - i));
+      store(row + kC * width + i, load(C + i, state - i));
     }
   }
 }

@@ -13,46 +13,40 @@ namespace molt::ops::scan {
 namespace backward_cpu {
 
 template <class Scalar>
-struct BackwardWork : Work<Scalar> {
-  explicit BackwardWork(const Arguments& a) : Work<Scalar>(a) {
+struct BackwardWork : Work<Scalar, kBackwardRows, kBackwardSquares> {
+  explicit BackwardWork(const Arguments& a) : Work<Scalar, kBackwardRows, kBackwardSquares>(a) {
     auto& scratch = this->scratch;
-    const std::int64_t state = this->state, width = this->width;
-    for (Scalar** square : {&g, &gA}) *square = scratch.take(state * width);
-    for (Scalar** row : {&gy, &gu, &gdt, &gB, &gC}) *row = scratch.take(kChunk * width);
-    for (Scalar** products : {&products_B, &products_C}) *products = scratch.take(width * kLanes<Scalar>);
-    decays = scratch.take(kChunk * state * kLanes<Scalar>);
-    states = scratch.take((kChunk + 1) * state * kLanes<Scalar>);
-    gbias = scratch.take(width);
-    gD = scratch.take(width);
+    history = scratch.take((kChunk + 1) * this->state * 2 * kLanes<Scalar>);
+    products = scratch.take(2 * this->width * kLanes<Scalar>);
+    gbias = scratch.take(this->width);
+    gD = scratch.take(this->width);
   }
-  Scalar *g, *gA;         // (state, width): adjoint of the state; gradient of -exp(A_log)
-  Scalar *gy, *gu, *gdt;  // (kChunk, width): gradients of the scan's y, of dt * x, and of dt through the decay, over ln(2)
-  Scalar *gB, *gC;        // (kChunk, width), columns are states
-  Scalar *products_B, *products_C;  // (width, lanes): products of one token that are summed over the channels of a vector
-  Scalar *decays, *states;          // (kChunk, state, lanes), (kChunk + 1, state, lanes): of one vector of channels
-  Scalar *gbias, *gD;               // (width)
+  // (1 + kChunk, state, 2, lanes): decay and state after each token of one vector of channels; before the first, the chunk's
+  // first state.
+  Scalar* history;
+  Scalar* products;    // (2, width, lanes): a token's products for B and for C, still to be summed over the channels of a vector
+  Scalar *gbias, *gD;  // (width)
 };
 
-// States, decays and y of `count` tokens of one vector of channels, from the chunk's first state in w.h.
+// Decays, states and y of `count` tokens of the vector of channels that begins at `lane`, from the chunk's first state in w.h.
 template <class Scalar, int kState>
 MOLT_INLINE void recompute_lanes(const BackwardWork<Scalar>& w, std::int64_t lane, std::int64_t count) {
   constexpr int kStep = kLanes<Scalar>;
   const std::int64_t state = kState ? kState : w.state, width = padded<Scalar>(state);
   const Lanes<Scalar> lowest = splat_unseen<Scalar>(-126);
-  for (std::int64_t n = 0; n < state; ++n) store(w.states + n * kStep, load(w.h + n * width + lane));
+  for (std::int64_t n = 0; n < state; ++n) store(w.history + (2 * n + 1) * kStep, load(w.h + n * width + lane));
   for (std::int64_t t = 0; t < count; ++t) {
-    const Lanes<Scalar> dt = load(w.dt + t * width + lane), u = load(w.u + t * width + lane);
-    const Scalar *B = w.B + t * width, *C = w.C + t * width, *before = w.states + t * state * kStep;
-    Scalar *decays = w.decays + t * state * kStep, *after = w.states + (t + 1) * state * kStep;
+    Scalar *row = w.row(t, kDt, width), *before = w.history + t * state * 2 * kStep, *after = before + state * 2 * kStep;
+    const Lanes<Scalar> dt = load(row + kDt * width + lane), u = load(row + kU * width + lane);
     Lanes<Scalar> y = {};
     for (std::int64_t n = 0; n < state; ++n) {
-      const Lanes<Scalar> a = exp2_in_range(larger(lowest, dt * load(w.A + n * width + lane)));
-      const Lanes<Scalar> next = a * load(before + n * kStep) + u * B[n];
-      store(decays + n * kStep, a);
-      store(after + n * kStep, next);
-      y += next * C[n];
+      const Lanes<Scalar> a = exp2_in_range(larger(lowest, dt * load(w.square(n, kA, width) + lane)));
+      const Lanes<Scalar> next = a * load(before + (2 * n + 1) * kStep) + u * row[kB * width + n];
+      store(after + 2 * n * kStep, a);
+      store(after + (2 * n + 1) * kStep, next);
+      y += next * row[kC * width + n];
     }
-    store(w.y + t * width + lane, y);
+    store(row + kY * width + lane, y);
   }
 }
 
@@ -61,31 +55,31 @@ MOLT_INLINE void reverse_lanes(const BackwardWork<Scalar>& w, std::int64_t lane,
   constexpr int kStep = kLanes<Scalar>;
   const std::int64_t state = kState ? kState : w.state, width = padded<Scalar>(state);
   for (std::int64_t t = count - 1; t >= 0; --t) {
-    const Lanes<Scalar> dt = load(w.dt + t * width + lane), u = load(w.u + t * width + lane), gy = load(w.gy + t * width + lane);
-    const Scalar *B = w.B + t * width, *C = w.C + t * width, *decays = w.decays + t * state * kStep;
-    const Scalar *before = w.states + t * state * kStep, *after = before + state * kStep;
+    Scalar* row = w.row(t, kDt, width);
+    const Scalar *before = w.history + t * state * 2 * kStep, *after = before + state * 2 * kStep;
+    const Lanes<Scalar> dt = load(row + kDt * width + lane), u = load(row + kU * width + lane),
+                        gy = load(row + kGy * width + lane);
     Lanes<Scalar> gu = {}, gdt = {};
     for (std::int64_t n = 0; n < state; ++n) {
-      const std::int64_t place = n * width + lane;
-      const Lanes<Scalar> g = load(w.g + place) + gy * C[n];
-      store(w.products_C + n * kStep, gy * load(after + n * kStep));
-      store(w.products_B + n * kStep, g * u);
-      gu += g * B[n];
-      const Lanes<Scalar> decayed = g * load(decays + n * kStep);
-      const Lanes<Scalar> q = decayed * load(before + n * kStep);
-      gdt += q * load(w.A + place);
-      store(w.gA + place, load(w.gA + place) + q * dt);
-      store(w.g + place, decayed);
+      Scalar* square = w.square(n, kA, width) + lane;
+      const Lanes<Scalar> g = load(square + kAdjoint * width) + gy * row[kC * width + n];
+      store(w.products + n * kStep, g * u);
+      store(w.products + (width + n) * kStep, gy * load(after + (2 * n + 1) * kStep));
+      gu += g * row[kB * width + n];
+      const Lanes<Scalar> decayed = g * load(after + 2 * n * kStep);
+      const Lanes<Scalar> q = decayed * load(before + (2 * n + 1) * kStep);
+      gdt += q * load(square + kA * width);
+      store(square + kGA * width, load(square + kGA * width) + q * dt);
+      store(square + kAdjoint * width, decayed);
     }
-    store(w.gu + t * width + lane, gu);
-    store(w.gdt + t * width + lane, gdt);
-    for (std::int64_t n = 0; n < width; n += kStep) {
-      Scalar *gB = w.gB + t * width + n, *gC = w.gC + t * width + n;
+    store(row + kGu * width + lane, gu);
+    store(row + kGdt * width + lane, gdt);
+    for (std::int64_t n = 0; n < 2 * width; n += kStep) {  // gradients of B, then of C
       Lanes<Scalar> rows[kStep];
-      for (int k = 0; k < kStep; ++k) rows[k] = load(w.products_B + (n + k) * kStep);
-      store(gB, sums(rows) + (lane ? load(gB) : Lanes<Scalar>{}));
-      for (int k = 0; k < kStep; ++k) rows[k] = load(w.products_C + (n + k) * kStep);
-      store(gC, sums(rows) + (lane ? load(gC) : Lanes<Scalar>{}));
+#pragma GCC unroll 8
+      for (int k = 0; k < kStep; ++k) rows[k] = load(w.products + (n + k) * kStep);
+      Scalar* to = row + kGB * width + n;
+      store(to, sums(rows) + (lane ? load(to) : Lanes<Scalar>{}));
     }
   }
 }
@@ -98,13 +92,15 @@ MOLT_INLINE void load_gradients(const Arguments& a, const Gradients& to, const B
   for (std::int64_t t = 0; t < count; ++t) {
     const Scalar* gy = to.y ? as<Scalar>(to.y) + (begin + t) * a.d_inner + column : nullptr;
     const Scalar* gate = a.z ? as<Scalar>(a.z) + (begin + t) * a.z_stride + column : nullptr;
+    if (gy) prefetch(gy, a.d_inner);
+    if (gate) prefetch(gate, a.z_stride);
     for (std::int64_t i = 0; i < width; i += kLanes<Scalar>) {
       Lanes<Scalar> value = gy ? load(gy + i, state - i) : Lanes<Scalar>{};
       if (gate) {
         const Lanes<Scalar> z = load(gate + i, state - i);
         value *= z * sigmoid(z);
       }
-      store(w.gy + t * width + i, value);
+      store(w.row(t, kGy, width) + i, value);
     }
   }
 }
@@ -118,14 +114,16 @@ MOLT_INLINE void store_gradients(const Arguments& a, const Gradients& to, const 
   const bool add_x = !first && a.x_columns != a.d_inner;
   for (std::int64_t t = 0; t < count; ++t) {
     const std::int64_t token = begin + t;
+    const Scalar* row = w.row(t, kDt, width);
     for (std::int64_t i = 0; i < width; i += kLanes<Scalar>) {
-      const std::int64_t place = t * width + i, in_row = token * a.d_inner + column + i, left = state - i;
-      const Vector x = load(w.x + place), gy = load(w.gy + place), gu = load(w.gu + place), D = load(w.D + i);
+      const std::int64_t in_row = token * a.d_inner + column + i, left = state - i;
+      const Vector x = load(row + kX * width + i), gy = load(row + kGy * width + i), gu = load(row + kGu * width + i);
+      const Vector dt = load(row + kDt * width + i), D = load(w.D + i);
       Scalar* gx = as<Scalar>(to.x) + token * a.x_columns + x_column(a, group) + i;
-      store(gx, load(w.dt + place) * gu + D * gy + (add_x ? load(gx, left) : Vector{}), left);
+      store(gx, dt * gu + D * gy + (add_x ? load(gx, left) : Vector{}), left);
 
       const Vector raw = load(as<Scalar>(a.dt) + token * a.dt_stride + column + i, left) + load(w.bias + i);
-      const Vector gdt = (x * gu + load(w.gdt + place) * static_cast<Scalar>(kLn2)) * sigmoid(raw);
+      const Vector gdt = (x * gu + load(row + kGdt * width + i) * static_cast<Scalar>(kLn2)) * sigmoid(raw);
       store(as<Scalar>(to.dt) + in_row, gdt, left);
       store(w.gbias + i, load(w.gbias + i) + gdt);
       store(w.gD + i, load(w.gD + i) + gy * x);
@@ -133,11 +131,11 @@ MOLT_INLINE void store_gradients(const Arguments& a, const Gradients& to, const 
       if (to.z) {
         const Vector z = load(as<Scalar>(a.z) + token * a.z_stride + column + i, left), s = sigmoid(z);
         const Vector out = to.y ? load(as<Scalar>(to.y) + in_row, left) : Vector{};
-        store(as<Scalar>(to.z) + in_row, out * (load(w.y + place) + D * x) * s * (1 + z * (1 - s)), left);
+        store(as<Scalar>(to.z) + in_row, out * (load(row + kY * width + i) + D * x) * s * (1 + z * (1 - s)), left);
       }
-      store(as<Scalar>(to.C) + in_row, load(w.gC + place), left);
+      store(as<Scalar>(to.C) + in_row, load(row + kGC * width + i), left);
       Scalar* gB = as<Scalar>(to.B) + token * a.d_xb + B_column(a, group) + i;
-      store(gB, load(w.gB + place) + (first ? Vector{} : load(gB, left)), left);
+      store(gB, load(row + kGB * width + i) + (first ? Vector{} : load(gB, left)), left);
     }
   }
 }
@@ -147,7 +145,8 @@ MOLT_INLINE void reverse_sequence(const Arguments& a, const Gradients& to, Backw
                                   std::int64_t group, bool first) {
   const std::int64_t state = w.state, width = w.width, begin = a.offsets[sequence], length = a.offsets[sequence + 1] - begin;
   const std::int64_t in_states = (sequence * a.d_inner + group * state) * state;
-  load_state(w.g, to.final_state ? as<Scalar>(to.final_state) + in_states : nullptr, state, width);
+  load_state(w.square(0, kAdjoint, width), to.final_state ? as<Scalar>(to.final_state) + in_states : nullptr, state,
+             kBackwardSquares * width);
   for (std::int64_t chunk = (length + kChunk - 1) / kChunk - 1; chunk >= 0; --chunk) {
     const std::int64_t start = begin + chunk * kChunk, count = std::min(kChunk, length - chunk * kChunk);
     w.h = kept_state<Scalar>(a, sequence, chunk, group);
@@ -159,7 +158,8 @@ MOLT_INLINE void reverse_sequence(const Arguments& a, const Gradients& to, Backw
     }
     store_gradients<Scalar, kState>(a, to, w, group, start, count, first);
   }
-  if (to.initial_state) store_state(as<Scalar>(to.initial_state) + in_states, w.g, state, width);
+  if (to.initial_state)
+    store_state(as<Scalar>(to.initial_state) + in_states, w.square(0, kAdjoint, width), state, kBackwardSquares * width);
 }
 
 // Shares of the gradients that are sums over all tokens.
@@ -167,8 +167,11 @@ template <class Scalar>
 MOLT_INLINE void store_sums(const Arguments& a, const Gradients& to, const BackwardWork<Scalar>& w, std::int64_t group,
                             std::int64_t part) {
   const std::int64_t channel = part * a.d_inner + group * w.state;
-  for (std::int64_t k = 0; k < w.state * w.width; ++k) w.gA[k] *= w.A[k] * static_cast<Scalar>(kLn2);
-  store_state(as<Scalar>(to.A_log) + channel * w.state, w.gA, w.state, w.width);
+  for (std::int64_t n = 0; n < w.state; ++n) {
+    for (std::int64_t i = 0; i < w.width; ++i)
+      w.square(n, kGA, w.width)[i] *= w.square(n, kA, w.width)[i] * static_cast<Scalar>(kLn2);
+  }
+  store_state(as<Scalar>(to.A_log) + channel * w.state, w.square(0, kGA, w.width), w.state, kBackwardSquares * w.width);
   if (to.dt_bias) std::copy(w.gbias, w.gbias + w.state, as<Scalar>(to.dt_bias) + channel);
   if (to.D) std::copy(w.gD, w.gD + w.state, as<Scalar>(to.D) + channel);
 }
@@ -177,15 +180,15 @@ MOLT_INLINE void store_sums(const Arguments& a, const Gradients& to, const Backw
 template <class Scalar, int kState>
 MOLT_INLINE void reverse_tasks(const Arguments& a, const Gradients& to, std::int64_t begin, std::int64_t end) {
   BackwardWork<Scalar> w(a);
-  const std::int64_t repeat = a.d_inner / a.d_xb, square = w.state * w.width;
+  const std::int64_t repeat = a.d_inner / a.d_xb;
   for (std::int64_t task = begin; task < end; ++task) {
     const std::int64_t part = task % to.parts;
     for (std::int64_t r = 0; r < repeat; ++r) {
       const std::int64_t group = task / to.parts * repeat + r;
-      load_group(a, w, group);
-      std::fill(w.gA, w.gA + square, 0);
-      std::fill(w.gbias, w.gbias + w.width, 0);
-      std::fill(w.gD, w.gD + w.width, 0);
+      load_group<Scalar>(a, w, group);
+      for (std::int64_t n = 0; n < w.state; ++n) std::fill_n(w.square(n, kGA, w.width), w.width, 0);
+      std::fill_n(w.gbias, w.width, 0);
+      std::fill_n(w.gD, w.width, 0);
       for (std::int64_t s = a.sequences * part / to.parts; s < a.sequences * (part + 1) / to.parts; ++s) {
         reverse_sequence<Scalar, kState>(a, to, w, s, group, r == 0);
       }
