@@ -10,5 +10,11 @@ int main(int argc, char** argv) {
                            {
                                molt::prepare_command(),
                                molt::synthesize_command(),
+                               molt::train_command(),
+                               molt::convert_command(),
+                               molt::evaluate_command(),
+                               molt::logits_command(),
+                               molt::compare_command(),
+                               molt::config_command(),
                            });
 }

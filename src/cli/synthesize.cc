@@ -1,5 +1,6 @@
 #include <charconv>
 #include <iostream>
+#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/files.h"
@@ -50,7 +51,12 @@ int run(Options& options) {
   }
   file.commit();
   progress.finish();
-  if (!options.tokenizer.empty()) write_word_tokenizer(options.tokenizer, vocabulary_words());
+  if (!options.tokenizer.empty()) {
+    const fs::path folder = options.tokenizer;
+    fs::create_directories(folder);
+    write_file(folder / "tokenizer.json", make_word_tokenizer(vocabulary_words()));
+    write_file(folder / "tokenizer_config.json", word_tokenizer_config());
+  }
   return 0;
 }
 

@@ -1,0 +1,155 @@
+#include "distill/run_training.h"
+
+#include <ATen/Context.h>
+#include <ATen/Functions.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/random.h"
+#include "distill/objective.h"
+#include "formats/hugging_face.h"
+
+namespace molt {
+
+at::Device device_of(const std::string& word, const std::string& place) {
+  const bool has_gpu = at::hasCUDA();
+  require(word != "cuda" || has_gpu, place, ": device: found cuda, but no GPU that this build of molt can use was found");
+  return word == "cuda" || (word == "auto" && has_gpu) ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
+}
+
+at::ScalarType dtype_of(const std::string& word, at::Device device) {
+  if (word == "auto") return device.is_cpu() ? at::kFloat : at::kBFloat16;
+  return word == "bfloat16" ? at::kBFloat16 : at::kFloat;
+}
+
+namespace run_parts {
+
+// A stream whose tokens the model knows.
+class CheckedStream : public SampleStream {
+ public:
+  CheckedStream(std::shared_ptr<const SampleStream> stream, std::int64_t vocabulary, std::string place)
+      : stream_(std::move(stream)), vocabulary_(vocabulary), place_(std::move(place)) {}
+  std::int64_t size() const override { return stream_->size(); }
+  std::int64_t tokens() const override { return stream_->tokens(); }
+  PackedBatch::Sample at(std::int64_t index) const override {
+    PackedBatch::Sample sample = stream_->at(index);
+    for (const std::int32_t token : sample.tokens) {
+      require(token >= 0 && token < vocabulary_, place_, ": sample ", index, ": found token ", token, ", expected ids from 0 to ",
+              vocabulary_ - 1, ", which the model's vocabulary holds");
+    }
+    return sample;
+  }
+
+ private:
+  std::shared_ptr<const SampleStream> stream_;
+  std::int64_t vocabulary_;
+  std::string place_;
+};
+
+std::shared_ptr<const Model> open_teacher(const TrainConfig& config, RunModels& models, at::Device device, at::ScalarType dtype,
+                                          const std::string& place) {
+  const std::string& name = config.model.base_model.head.distillation_model;
+  const PretrainedConfig& source = config.reference_models.at(name).pretrained;
+  const std::string source_place = concat(place, ": reference_models.", name, ".pretrained");
+  require(!source.path.empty(), source_place, ".path: missing, expected a Hugging Face folder");
+  if (config.model.pretrained) {
+    std::error_code error;
+    const fs::path student = resolve_model_folder(config.model.pretrained->path), teacher = resolve_model_folder(source.path);
+    if (fs::equivalent(student, teacher, error)) return models.student->share();
+  }
+  std::shared_ptr<const Model> teacher = load_pretrained(source, device, dtype, source_place);
+  share_equal_tensors(*models.student, *teacher);
+  return teacher;
+}
+
+}  // namespace run_parts
+
+std::int64_t share_equal_tensors(Model& student, const Model& teacher) {
+  std::map<std::string, at::Tensor> known;
+  for (const Parameter& parameter : teacher.share()->parameters()) known[parameter.name] = parameter.value;
+  std::int64_t bytes = 0;
+  student.visit([&](const std::string& name, at::Tensor& value) {
+    const auto found = known.find(name);
+    if (found == known.end()) return;
+    const at::Tensor& other = found->second;
+    if (other.scalar_type() != value.scalar_type() || other.device() != value.device() || other.sizes() != value.sizes()) return;
+    if (other.const_data_ptr() != value.const_data_ptr() && !at::equal(other, value)) return;
+    bytes += static_cast<std::int64_t>(value.nbytes());
+    value = other;
+  });
+  return bytes;
+}
+
+RunModels open_models(const TrainConfig& config, const std::string& place) {
+  RunModels models;
+  const at::Device device = device_of(config.device, place);
+  const at::ScalarType dtype = dtype_of(config.dtype, device);
+  if (config.model.pretrained && !config.model.pretrained->path.empty()) {
+    models.like = resolve_model_folder(config.model.pretrained->path);
+  }
+  const fs::path tokenizer = config.tokenizer.empty() ? models.like : fs::path(config.tokenizer);
+  if (models.like.empty()) models.like = config.tokenizer;
+  if (!config.tokenizer.empty() || fs::exists(tokenizer / "tokenizer.json")) models.tokenizer = Tokenizer::load(tokenizer);
+
+  ModelSourceConfig source = config.model;
+  std::int64_t& vocabulary = source.base_model.architecture.vocabulary;
+  if (!source.pretrained && vocabulary == 0 && models.tokenizer) vocabulary = models.tokenizer->vocabulary();
+  models.student = make_model(source, static_cast<std::uint64_t>(config.seed), device, dtype, place + ": model");
+  if (config.model.base_model.head.distills()) {
+    models.teacher = run_parts::open_teacher(config, models, device, dtype, place);
+    require(models.student->config().vocabulary == models.teacher->config().vocabulary, place, ": model: found a vocabulary of ",
+            models.student->config().vocabulary, ", expected its teacher's, ", models.teacher->config().vocabulary);
+  }
+  return models;
+}
+
+std::unique_ptr<Objective> make_objective(const HeadConfig& head, std::shared_ptr<const Model> teacher) {
+  if (!head.distills()) return std::make_unique<NextToken>();
+  return std::make_unique<Distillation>(std::move(teacher), head.mix());
+}
+
+std::unique_ptr<BatchSource> open_source(const DataConfig& data, const std::shared_ptr<const Tokenizer>& tokenizer,
+                                         std::int64_t vocabulary, std::uint64_t seed, const std::string& place) {
+  require(!data.synthetic || tokenizer, place,
+          ".synthetic: found no tokenizer.json, expected one in the model's folder or in the folder that `tokenizer` names");
+  auto stream = std::make_shared<run_parts::CheckedStream>(open_data(data, tokenizer, place), vocabulary, place);
+  return packed_source(std::move(stream), derive_seed(seed, "data"), data);
+}
+
+LoopResult run_training(const TrainConfig& config, RunModels& models, const RunOptions& options) {
+  require(!config.output.empty(), options.place, ": output: missing, expected the run folder");
+  const auto seed = static_cast<std::uint64_t>(config.seed);
+  const std::int64_t vocabulary = models.student->config().vocabulary;
+  const std::unique_ptr<Objective> own =
+      options.objective ? nullptr : make_objective(config.model.base_model.head, models.teacher);
+  Objective& objective = own ? *own : *options.objective;
+  const std::unique_ptr<BatchSource> source =
+      open_source(config.data, models.tokenizer, vocabulary, seed, options.place + ": data");
+
+  std::vector<std::unique_ptr<HeldOutLoss>> held_out;
+  std::vector<Evaluator*> evaluators = options.evaluators;
+  for (const auto& [name, part] : config.held_out) {
+    const auto held_out_source =
+        open_source(part.data, models.tokenizer, vocabulary, seed, concat(options.place, ": held_out.", name, ".data"));
+    held_out.push_back(std::make_unique<HeldOutLoss>(
+        name, objective, held_out_batches(*held_out_source, part.tokens, config.training.micro_batch_tokens)));
+    evaluators.push_back(held_out.back().get());
+  }
+
+  const fs::path like = models.like;
+  const LoopParts parts{
+      .model = *models.student,
+      .objective = objective,
+      .source = *source,
+      .evaluators = evaluators,
+      .run = config.output,
+      .export_model = [like](Model& model, const fs::path& folder) { export_model(model, folder, {.like = like}); },
+      .resolved_config = options.resolved.empty() ? to_yaml(config) : options.resolved,
+      .seed = derive_seed(seed, "loop"),
+      .versions = options.versions,
+  };
+  return train(config.training, parts);
+}
+
+}  // namespace molt

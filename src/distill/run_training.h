@@ -1,0 +1,52 @@
+// One training run from its configuration: what `molt train` does, and every stage of a recipe.
+#pragma once
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "text/tokenizer.h"
+#include "train/config.h"
+
+namespace molt {
+
+// "auto", "cpu", "cuda" and "auto", "float32", "bfloat16" of a configuration; `place` starts the error for a GPU that is not
+// there.
+at::Device device_of(const std::string& word, const std::string& place);
+at::ScalarType dtype_of(const std::string& word, at::Device device);
+
+// What a run works on, in memory.
+struct RunModels {
+  std::unique_ptr<Model> student;
+  std::shared_ptr<const Model> teacher;        // null where nothing is distilled
+  std::shared_ptr<const Tokenizer> tokenizer;  // null where none is named
+  fs::path like;                               // the folder whose tokenizer and settings exports carry; may be empty
+};
+
+// Loads or initialises the models of a configuration. A teacher from the student's folder shares all its tensors, one from
+// another folder those that are equal, so that what stays frozen exists once. `place` ("train.yaml") starts the errors.
+RunModels open_models(const TrainConfig& config, const std::string& place);
+
+// Gives the student the teacher's tensor wherever both have one of the same name, type and content. Returns the bytes that exist
+// once instead of twice.
+std::int64_t share_equal_tensors(Model& student, const Model& teacher);
+
+// The loss of a head: next-token cross-entropy, a divergence from the teacher, or a mix.
+std::unique_ptr<Objective> make_objective(const HeadConfig& head, std::shared_ptr<const Model> teacher);
+
+// The batches of a data section in the order of the seed. A sample with a token that the model does not know is a UserError.
+std::unique_ptr<BatchSource> open_source(const DataConfig& data, const std::shared_ptr<const Tokenizer>& tokenizer,
+                                         std::int64_t vocabulary, std::uint64_t seed, const std::string& place);
+
+struct RunOptions {
+  std::string place;                            // of the configuration, starts errors
+  std::map<std::string, std::string> versions;  // of the program
+  std::vector<Evaluator*> evaluators = {};      // beside the held-out data of the configuration
+  Objective* objective = nullptr;               // instead of the head's
+  std::string resolved = {};                    // kept as the run's config.yaml instead of the configuration's own text
+};
+
+// Trains the student to the end in config.output, continuing what lies there.
+LoopResult run_training(const TrainConfig& config, RunModels& models, const RunOptions& options);
+
+}  // namespace molt
