@@ -1,8 +1,9 @@
 // The training loop: micro-batches, optimizer, schedule, evaluation, metrics, checkpoints. It can be stopped at any moment and
 // continues where it was; on CPU with the same number of threads a resumed run repeats the uninterrupted one bit for bit.
 //
-// A run folder:  config.yaml (resolved)  metrics.jsonl  events.jsonl  checkpoints/<step>/{export/, state.json,
-// optimizer.safetensors} export/ is a Hugging Face folder; the newest whole checkpoint is where a run continues.
+// A run folder:  config.yaml (resolved)  metrics.jsonl  events.jsonl  checkpoints/<step, 8 digits>/{export/, state.json,
+// optimizer.safetensors}. export/ is a Hugging Face folder; the newest checkpoint that can be read is where a run continues.
+// Formats: metrics.h, checkpoint.h.
 #pragma once
 #include <functional>
 #include <memory>
@@ -29,7 +30,7 @@ struct LoopConfig {
   std::vector<std::string> trainable = {"*"};  // glob patterns over canonical parameter names; a leading "!" excludes
   std::int64_t evaluate_every = 0;             // steps; 0: only at the end
   std::int64_t checkpoint_every = 500;         // steps
-  std::int64_t keep_checkpoints = 2;           // newest ones kept with their optimizer state
+  std::int64_t keep_checkpoints = 2;           // newest ones kept; older ones are removed
   std::int64_t log_every = 10;                 // steps
   void visit(ConfigVisitor& visitor);
 };
@@ -42,17 +43,21 @@ struct LoopParts {
   fs::path run;                                               // run folder; created if absent, continued if it holds a checkpoint
   std::function<void(Model&, const fs::path&)> export_model;  // writes the Hugging Face folder of a checkpoint
   std::string resolved_config;  // YAML kept as run/config.yaml; a run continued with another one is a UserError naming the keys
+  std::uint64_t seed = 0;       // of LibTorch's generators, for components that draw from them
+  std::map<std::string, std::string> versions = {};  // of the program, kept in events and checkpoints beside LibTorch's
 };
 
 struct LoopResult {
   std::int64_t step = 0;
   double loss = 0;                           // mean over the last log interval
-  std::map<std::string, double> evaluation;  // the last one
+  std::map<std::string, double> evaluation;  // the last one: "<evaluator>.<figure>"
   fs::path checkpoint;                       // the last one's folder
 };
 
-// Runs to config.steps. Throws Interrupted after saving a checkpoint when a signal came, UserError when the loss stops being
-// finite (the batch is saved in the run folder).
+// Runs to config.steps. The model's trainable tensors are moved into flat buffers (flatten_trainable); frozen ones keep their
+// storage, so what they share with a teacher stays shared. When a run is continued, the model must be what it was at the start
+// (from the same files and seeds): the checkpoint puts the trained weights back. Throws Interrupted after saving a checkpoint
+// when a signal came, UserError when the loss stops being finite (the batch is saved in the run folder).
 LoopResult train(const LoopConfig& config, const LoopParts& parts);
 
 }  // namespace molt

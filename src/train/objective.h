@@ -4,6 +4,7 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
 #include "model/batch.h"
 #include "model/block.h"
@@ -15,10 +16,11 @@ class Objective {
  public:
   struct Loss {
     at::Tensor sum;  // fp32 scalar with a graph: the sum over loss tokens of weight * loss
-    double weight =
-        0;  // sum of the loss weights behind it; the step's loss is total sum / total weight over micro-batches and ranks
-    std::map<std::string, at::Tensor>
-        sums;  // detached scalars to report, summed likewise: "cross_entropy", "reverse_kl", "agreement"
+    // Sum of the loss weights behind it (batch.loss_weight, usually); the step's loss is total sum / total weight over
+    // micro-batches and ranks.
+    double weight = 0;
+    // Detached scalars to report, summed over loss tokens likewise: "cross_entropy", "reverse_kl", "agreement".
+    std::map<std::string, at::Tensor> sums;
   };
 
   virtual ~Objective() = default;
@@ -41,6 +43,19 @@ class Evaluator {
   virtual ~Evaluator() = default;
   virtual std::string name() const = 0;
   virtual std::map<std::string, double> evaluate(const Model& model) = 0;
+};
+
+// An objective's mean loss and sums over fixed batches that are not trained on: "loss", "cross_entropy".
+class HeldOutLoss : public Evaluator {
+ public:
+  HeldOutLoss(std::string name, Objective& objective, std::vector<PackedBatch> batches);
+  std::string name() const override { return name_; }
+  std::map<std::string, double> evaluate(const Model& model) override;
+
+ private:
+  std::string name_;
+  Objective& objective_;
+  std::vector<PackedBatch> batches_;
 };
 
 }  // namespace molt

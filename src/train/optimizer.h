@@ -1,5 +1,9 @@
-// AdamW over flat buffers: fused, fp32 masters where weights are bf16, no weight decay on vectors, clipping by the global norm.
+// AdamW over flat buffers: fused, fp32 masters where weights are bf16, clipping by the global norm.
 // Decoupled weight decay, Loshchilov and Hutter, arXiv 1711.05101.
+//
+// Weight decay acts on projection matrices alone: vectors (norms, biases, D) set scales and offsets that have no reason to be
+// small, A_log and the convolution are a recurrence's time constants, and an embedding's row would shrink in every step in which
+// its token does not occur.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -12,11 +16,12 @@
 namespace molt {
 
 struct OptimizerConfig {
-  double learning_rate = 3e-4;
+  double learning_rate = 3e-4;  // the schedule's peak
   double beta1 = 0.9, beta2 = 0.95;
   double epsilon = 1e-8;
-  double weight_decay = 0.1;  // on matrices only
-  double clip_norm = 1.0;     // 0: no clipping
+  double weight_decay = 0.1;                                               // on matrices only
+  std::vector<std::string> no_decay = {"embedding*", "*A_log", "*conv*"};  // globs of matrices that are not decayed either
+  double clip_norm = 1.0;                                                  // 0: no clipping
   void visit(ConfigVisitor& visitor);
 };
 
@@ -26,20 +31,37 @@ class AdamW {
 
   void zero_gradients();
   // Divides the gradients by `divisor`, clips, updates. Returns the global norm of the (divided) gradients before clipping, fp32
-  // scalar. Weights stay as they were when the norm is not finite.
+  // scalar on the device; nothing waits for it. Weights and moments stay as they were when the norm is not finite.
   at::Tensor step(double learning_rate, double divisor);
 
-  // State by parameter name: "<name>.moment1", ".moment2", ".master" (when the weight is not fp32); restore checks names and
-  // shapes.
+  // State by parameter name, in the parameter's shape: "<name>.moment1", ".moment2", and ".master", the exact weight (the fp32
+  // master, or the weight itself where it has none). Views: copy them before the next step.
   std::vector<Parameter> state() const;
-  void restore(const std::vector<Parameter>& state, std::int64_t steps_done);
+  // Puts such a state back, weights included. Names and shapes are checked before anything changes: UserError of `place`.
+  void restore(const std::vector<Parameter>& state, std::int64_t steps_done, const std::string& place);
   std::int64_t steps_done() const { return steps_done_; }
   std::vector<FlatBuffer>& buffers() { return buffers_; }
 
  private:
+  // Neighbouring pieces of a buffer that are updated alike.
+  struct Range {
+    std::int64_t begin, end;
+    bool decays;
+  };
+  // What a buffer's update needs beside the buffer; tensors are as long as its values.
+  struct Unit {
+    at::Tensor moment1, moment2;
+    at::Tensor master;  // fp32; undefined where the values are fp32 or fp64 themselves
+    std::vector<Range> ranges;
+  };
+
+  at::Tensor gradient_norm() const;
+  void update(std::size_t index, double learning_rate, const at::Tensor& steps, const at::Tensor& scale,
+              const at::Tensor& broken);
+
   OptimizerConfig config_;
   std::vector<FlatBuffer> buffers_;
-  std::vector<at::Tensor> moments1_, moments2_, masters_, decay_;
+  std::vector<Unit> units_;  // one a buffer
   std::int64_t steps_done_ = 0;
 };
 

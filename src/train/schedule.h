@@ -9,12 +9,12 @@ namespace molt {
 
 struct ScheduleConfig {
   std::string type = "cosine";  // constant, linear, cosine
-  std::int64_t warmup = 100;    // steps of linear rise from 0
+  std::int64_t warmup = 100;    // steps of linear rise from 0; the first step already has 1/warmup of the peak
   double final_fraction = 0.1;  // of the peak, at the last step
   void visit(ConfigVisitor& visitor);
 };
 
-// Factor on the peak learning rate at `step` (from 0) of `steps`.
+// Factor on the peak learning rate at `step` (from 0) of `steps`: 1 at step warmup - 1, final_fraction at step steps - 1.
 double schedule_factor(const ScheduleConfig& config, std::int64_t step, std::int64_t steps);
 
 }  // namespace molt

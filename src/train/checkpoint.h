@@ -1,0 +1,46 @@
+// Checkpoints of a run: <run>/checkpoints/<step, 8 digits>/, each whole or absent.
+//   export/                a Hugging Face folder
+//   optimizer.safetensors  by parameter name: "<name>.master" (the exact weight), "<name>.moment1", "<name>.moment2";
+//                          "random.cpu", "random.cuda": LibTorch's own generators
+//   state.json             the rest of the run's state
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/files.h"
+#include "base/json.h"
+#include "model/parameters.h"
+
+namespace molt {
+
+struct Checkpoint {
+  fs::path folder;                    // where it was read from
+  std::int64_t step = 0, tokens = 0;  // done
+  double seconds = 0;                 // of training
+  int threads = 0;
+  std::string device, dtype;
+  std::map<std::string, std::string> versions;
+  double loss = 0;                       // mean of the log interval so far, for people
+  std::shared_ptr<const Json> data;      // position of the BatchSource
+  std::shared_ptr<const Json> interval;  // IntervalSums
+  std::vector<Parameter> tensors;        // of optimizer.safetensors; read ones lie in the mapped file
+};
+
+// Writes <run>/checkpoints/<step>; `write_export` fills the folder it is given (none when empty). Returns the folder.
+fs::path save_checkpoint(const fs::path& run, const Checkpoint& checkpoint,
+                         const std::function<void(const fs::path&)>& write_export);
+// UserError names the file and what is wrong with it.
+Checkpoint read_checkpoint(const fs::path& folder);
+
+// Folders of a run's checkpoints, newest first; none for a folder that is no run.
+std::vector<fs::path> list_checkpoints(const fs::path& run);
+// Removes all but the newest `keep`.
+void prune_checkpoints(const fs::path& run, std::int64_t keep);
+// Moves a checkpoint that cannot be read out of the way ("00000010.damaged"), for somebody to look at. Returns its new place.
+fs::path set_aside(const fs::path& checkpoint);
+
+}  // namespace molt

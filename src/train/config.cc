@@ -1,0 +1,122 @@
+#include "train/config.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "base/random.h"
+#include "formats/hugging_face.h"
+
+namespace molt {
+
+void PretrainedConfig::visit(ConfigVisitor& v) {
+  v.choice("format", format, {"auto", "mistral", "llama", "apriel_hybrid_ssm"}, "Kind of model that the folder must hold");
+  v.field("path", path, "Hugging Face folder, checkpoint or run");
+}
+
+void HeadConfig::visit(ConfigVisitor& v) {
+  v.field("distillation_model", distillation_model, "The teacher, a name under reference_models; empty: no distillation");
+  v.choice("distillation_loss_implementation", distillation_loss_implementation, {"reverse_kl", "forward_kl"},
+           "reverse_kl: KL(student || teacher); forward_kl: KL(teacher || student)");
+  v.field("distillation_loss_factor", distillation_loss_factor, "Weight of the distillation loss");
+  v.field("distillation_temperature", distillation_temperature, "Both models' logits are divided by it");
+  v.field("language_model_loss_factor", language_model_loss_factor,
+          "Weight of next-token cross-entropy; by default 0 with a distillation_model and 1 without");
+  if (!v.reading()) return;
+  require(distillation_loss_factor >= 0, v.place(), ": distillation_loss_factor: found ", distillation_loss_factor,
+          ", expected a number from 0 up");
+  require(distillation_temperature > 0, v.place(), ": distillation_temperature: found ", distillation_temperature,
+          ", expected a positive number");
+  const ops::LossMix total = mix();
+  require(total.cross_entropy >= 0 && total.cross_entropy + total.forward_kl + total.reverse_kl > 0, v.place(),
+          ": language_model_loss_factor: found ", total.cross_entropy,
+          ", expected a number from 0 up, and a positive one where nothing is distilled");
+}
+
+ops::LossMix HeadConfig::mix() const {
+  ops::LossMix mix;
+  mix.cross_entropy = language_model_loss_factor.value_or(distills() ? 0.0 : 1.0);
+  mix.temperature = distillation_temperature;
+  if (distills()) (distillation_loss_implementation == "reverse_kl" ? mix.reverse_kl : mix.forward_kl) = distillation_loss_factor;
+  return mix;
+}
+
+void BaseModelConfig::visit(ConfigVisitor& v) {
+  architecture.visit(v);
+  v.field("head", head, "The loss");
+}
+
+void ModelSourceConfig::visit(ConfigVisitor& v) {
+  v.field("pretrained", pretrained, "Where the weights come from; without it base_model is initialised");
+  v.field("base_model", base_model, "What the model is made of, when it is not pretrained, and its loss");
+  v.field("initial_deviation", initial_deviation, "Standard deviation of initialised projection weights");
+}
+
+void ReferenceModelConfig::visit(ConfigVisitor& v) {
+  v.field("pretrained", pretrained, "Where the weights come from");
+}
+
+void HeldOutConfig::visit(ConfigVisitor& v) {
+  v.field("data", data, "What to measure the loss on");
+  v.field("tokens", tokens, "How many tokens of it, the same at each evaluation");
+  if (v.reading()) require(tokens >= 2, v.place(), ": tokens: found ", tokens, ", expected a number from 2 up");
+}
+
+void TrainConfig::visit(ConfigVisitor& v) {
+  v.field("model", model, "The model that trains");
+  v.field("reference_models", reference_models, "Frozen models by name: teachers of a distillation");
+  v.field("tokenizer", tokenizer, "Folder with tokenizer.json; empty: the pretrained model's");
+  v.field("data", data, "What to learn from");
+  v.field("held_out", held_out, "Data by name whose loss is measured at each evaluation");
+  v.field("training", training, "The loop");
+  v.field("seed", seed, "Of everything random: initial weights, order of the data");
+  v.choice("device", device, {"auto", "cpu", "cuda"}, "auto: a GPU when there is one");
+  v.choice("dtype", dtype, {"auto", "float32", "bfloat16"},
+           "Of weights and activations; auto: float32 on the CPU, bfloat16 on a GPU");
+  v.field("output", output, "Run folder: created, or continued where it was stopped");
+  if (!v.reading()) return;
+  const std::string& teacher = model.base_model.head.distillation_model;
+  if (teacher.empty() || reference_models.contains(teacher)) return;
+  std::vector<std::string> names;
+  for (const auto& [name, unused] : reference_models) names.push_back(name);
+  const std::string near = nearest(teacher, names);
+  fail(v.place(), ": model.base_model.head.distillation_model: found \"", teacher, "\", expected a name under reference_models",
+       near.empty() ? "" : concat(" (did you mean \"", near, "\"?)"));
+}
+
+std::unique_ptr<Model> make_model(const ModelSourceConfig& config, std::uint64_t seed, at::Device device, at::ScalarType dtype,
+                                  const std::string& place) {
+  const ModelConfig& architecture = config.base_model.architecture;
+  if (config.pretrained) {
+    require(architecture.blocks.empty(), place, ".base_model.decoder: found ", architecture.num_layers(),
+            " layers beside pretrained, which brings its own");
+    return load_pretrained(*config.pretrained, device, dtype, place + ".pretrained");
+  }
+  require(!architecture.blocks.empty(), place, ": found neither pretrained nor base_model.decoder, expected one of them");
+  auto model = std::make_unique<Model>(architecture);
+  model->initialise({derive_seed(seed, "model"), config.initial_deviation}, device, dtype);
+  return model;
+}
+
+std::unique_ptr<Model> load_pretrained(const PretrainedConfig& config, at::Device device, at::ScalarType dtype,
+                                       const std::string& place) {
+  require(!config.path.empty(), place, ".path: missing, expected a Hugging Face folder");
+  const fs::path folder = resolve_model_folder(config.path);
+  if (config.format != "auto") {
+    const fs::path file = folder / "config.json";
+    const auto type = get<std::string>(read_json(file), "model_type", file.string());
+    require(type == config.format, place, ".format: found ", config.format, ", but ", file.string(), " is of model_type ", type);
+  }
+  return load_model(folder, {device, dtype});
+}
+
+std::vector<PackedBatch> held_out_batches(BatchSource& source, std::int64_t tokens, std::int64_t micro_batch_tokens) {
+  std::vector<PackedBatch> batches;
+  for (std::int64_t left = tokens; left > 1; left -= batches.back().size()) {
+    batches.push_back(source.next(std::min(left, micro_batch_tokens)));
+  }
+  return batches;
+}
+
+}  // namespace molt

@@ -1,0 +1,116 @@
+#include "train/metrics.h"
+
+#include <c10/core/CachingDeviceAllocator.h>
+#include <unistd.h>
+
+#include <ctime>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+
+namespace molt {
+
+namespace run_log {
+
+std::string utc_now() {
+  const std::time_t now = std::time(nullptr);
+  std::tm parts = {};
+  gmtime_r(&now, &parts);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
+  return text;
+}
+
+double per_second(double amount, double seconds) {
+  return seconds > 0 ? amount / seconds : 0;
+}
+
+}  // namespace run_log
+
+Json IntervalSums::to_json() const {
+  return {{"steps", steps}, {"tokens", tokens},   {"loss", loss}, {"weight", weight}, {"gradient_norm", gradient_norm},
+          {"flops", flops}, {"seconds", seconds}, {"sums", sums}};
+}
+
+IntervalSums IntervalSums::from_json(const Json& value, const std::string& place) {
+  IntervalSums result;
+  result.steps = get<std::int64_t>(value, "steps", place);
+  result.tokens = get<std::int64_t>(value, "tokens", place);
+  result.loss = get<double>(value, "loss", place);
+  result.weight = get<double>(value, "weight", place);
+  result.gradient_norm = get<double>(value, "gradient_norm", place);
+  result.flops = get<double>(value, "flops", place);
+  result.seconds = get<double>(value, "seconds", place);
+  const Json sums = value.value("sums", Json::object());
+  for (const auto& [name, unused] : sums.items()) result.sums[name] = get<double>(sums, name, place + ": sums");
+  return result;
+}
+
+RunLog::RunLog(const fs::path& run, std::int64_t step) {
+  const fs::path metrics = run / "metrics.jsonl";
+  if (fs::exists(metrics)) cut(metrics, step);
+  metrics_ = std::make_unique<LineWriter>(metrics);
+  events_ = std::make_unique<LineWriter>(run / "events.jsonl");
+}
+
+void RunLog::cut(const fs::path& path, std::int64_t step) {
+  const std::string text = read_file(path);
+  std::size_t kept = 0;
+  for (std::int64_t number = 1; kept < text.size(); ++number) {
+    const std::size_t end = text.find('\n', kept);
+    if (end == std::string::npos) break;  // torn by a kill
+    const std::string place = concat(path.string(), ":", number);
+    const Json line = parse_json(std::string_view(text).substr(kept, end - kept), place);
+    const auto at = get<std::int64_t>(line, "step", place);
+    if (at > step) break;
+    if (line.contains("evaluation")) {
+      evaluated_step_ = at;
+      last_evaluation_ = line["evaluation"].get<Figures>();
+    }
+    kept = end + 1;
+  }
+  if (kept == text.size()) return;
+  std::error_code error;
+  fs::resize_file(path, kept, error);
+  require(!error, path.string(), ": cannot cut the lines after step ", step, ": ", error.message());
+}
+
+void RunLog::interval(const IntervalSums& sums, const Totals& totals) {
+  const double steps = static_cast<double>(std::max<std::int64_t>(sums.steps, 1));
+  OrderedJson line = {{"step", totals.step}, {"tokens", totals.tokens}, {"loss", sums.mean_loss()}};
+  for (const auto& [name, sum] : sums.sums) line[name] = sums.weight > 0 ? sum / sums.weight : 0;
+  line["gradient_norm"] = sums.gradient_norm / steps;
+  line["learning_rate"] = totals.learning_rate;
+  line["tokens_per_second"] = run_log::per_second(static_cast<double>(sums.tokens), sums.seconds);
+  line["flops_per_second"] = run_log::per_second(sums.flops, sums.seconds);
+  line["memory"] = totals.memory;
+  line["seconds"] = totals.seconds;
+  metrics_->append(to_line(line));
+}
+
+void RunLog::evaluation(std::int64_t step, const Figures& figures) {
+  metrics_->append(to_line(OrderedJson{{"step", step}, {"evaluation", figures}}));
+  evaluated_step_ = step;
+  last_evaluation_ = figures;
+}
+
+void RunLog::event(const std::string& name, const OrderedJson& details) {
+  OrderedJson line = {{"time", run_log::utc_now()}, {"event", name}};
+  line.update(details);
+  events_->append(to_line(line));
+}
+
+std::int64_t memory_in_use(at::Device device) {
+  if (device.is_cpu()) {
+    std::ifstream statm("/proc/self/statm");
+    std::int64_t total = 0, resident = 0;
+    statm >> total >> resident;
+    return resident * sysconf(_SC_PAGESIZE);
+  }
+  constexpr auto all = static_cast<std::size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+  const auto index = device.has_index() ? device.index() : c10::DeviceIndex{0};
+  return c10::getDeviceAllocator(device.type())->getDeviceStats(index).allocated_bytes[all].peak;
+}
+
+}  // namespace molt

@@ -1,0 +1,253 @@
+#include "train/loop.h"
+
+#include <ATen/Parallel.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/interrupt.h"
+#include "formats/safetensors.h"
+#include "train/checkpoint.h"
+#include "train/support.h"
+
+namespace molt {
+
+using test::error_of;
+using test::lines_of;
+using test::TinyRun;
+
+namespace loop_test {
+
+std::map<std::string, at::Tensor> weights_of(Model& model) {
+  std::map<std::string, at::Tensor> result;
+  for (const Parameter& parameter : model.parameters()) result[parameter.name] = parameter.value.detach().clone();
+  return result;
+}
+
+void expect_equal(const std::map<std::string, at::Tensor>& a, const std::map<std::string, at::Tensor>& b) {
+  ASSERT_EQ(a.size(), b.size());
+  for (const auto& [name, value] : a) EXPECT_TRUE(at::equal(value, b.at(name))) << name;
+}
+
+std::set<std::string> names_in(const fs::path& folder) {
+  std::set<std::string> names;
+  for (const auto& entry : fs::directory_iterator(folder)) names.insert(entry.path().filename().string());
+  return names;
+}
+
+void truncate(const fs::path& file) {
+  fs::resize_file(file, fs::file_size(file) / 2);
+}
+
+}  // namespace loop_test
+
+using namespace loop_test;
+
+class Loop : public test::RunFolder {};
+
+TEST_F(Loop, LearnsAndLeavesWhatARunConsistsOf) {
+  LoopConfig config = test::short_loop();
+  config.steps = 60;
+  config.recompute = "block";
+  TinyRun run(folder / "run", config);
+  const LoopResult result = run.train();
+  EXPECT_EQ(result.step, 60);
+  const std::vector<Json> metrics = lines_of(folder / "run/metrics.jsonl");
+  EXPECT_LT(result.loss, 0.5 * metrics[0]["loss"].get<double>());
+  EXPECT_EQ(metrics.size(), 60u / 4 + 60u / 6);
+  for (const char* key : {"step", "tokens", "loss", "cross_entropy", "gradient_norm", "learning_rate", "tokens_per_second",
+                          "flops_per_second", "memory", "seconds"}) {
+    ASSERT_TRUE(metrics[0].contains(key)) << key;
+    EXPECT_GT(metrics[0][key].get<double>(), 0) << key;
+  }
+  EXPECT_EQ(metrics[0]["loss"], metrics[0]["cross_entropy"]);
+  EXPECT_EQ(metrics[0]["learning_rate"], 1e-2);
+  EXPECT_EQ(metrics.back()["evaluation"]["held_out.loss"].get<double>(), result.evaluation.at("held_out.loss"));
+  EXPECT_LT(result.evaluation.at("held_out.loss"), 0.5 * metrics[1]["evaluation"]["held_out.loss"].get<double>());
+  std::string events;
+  for (const Json& event : lines_of(folder / "run/events.jsonl")) events += event["event"].get<std::string>().substr(0, 1);
+  EXPECT_EQ(std::count(events.begin(), events.end(), 'c'), 12);
+  EXPECT_EQ(events.front(), 's');
+  EXPECT_EQ(events.substr(events.size() - 3), "cee");
+  EXPECT_EQ(result.checkpoint, folder / "run/checkpoints/00000060");
+  EXPECT_EQ(names_in(folder / "run"), (std::set<std::string>{"config.yaml", "metrics.jsonl", "events.jsonl", "checkpoints"}));
+  EXPECT_EQ(names_in(folder / "run/checkpoints"), (std::set<std::string>{"00000055", "00000060"}));
+  EXPECT_EQ(names_in(result.checkpoint), (std::set<std::string>{"export", "optimizer.safetensors", "state.json"}));
+  const Json state = read_json(result.checkpoint / "state.json");
+  EXPECT_EQ(state["versions"]["molt"], "test");
+  EXPECT_EQ(state["threads"], at::get_num_threads());
+}
+
+TEST_F(Loop, OneBatchOfEightAndEightBatchesOfOneAgree) {
+  std::map<std::string, at::Tensor> gradients[2];
+  for (const int samples : {8, 1}) {
+    LoopConfig config = test::short_loop();
+    config.steps = 1;
+    config.micro_batches = 8 / samples;
+    config.optimizer.clip_norm = 0;
+    TinyRun run(folder / std::to_string(samples), config);
+    run.source = test::CountingSource(samples);
+    run.train();
+    for (const Parameter& parameter : run.model->parameters()) gradients[samples == 8][parameter.name] = parameter.value.grad();
+  }
+  for (const auto& [name, gradient] : gradients[0]) {
+    EXPECT_GT(gradient.abs().max().item<float>(), 0) << name;
+    EXPECT_LT((gradient - gradients[1].at(name)).abs().max().item<float>(), 1e-6) << name;
+  }
+}
+
+TEST_F(Loop, FrozenParametersStayTheTeachersOwn) {
+  TinyRun run(folder / "run");
+  const std::unique_ptr<Model> teacher = run.model->share();
+  const auto before = weights_of(*teacher);
+  run.config.trainable = {"layers.1.*", "!*norm*"};
+  const LoopResult result = run.train();
+  expect_equal(before, weights_of(*teacher));
+  std::map<std::string, const void*> teachers;
+  for (const Parameter& parameter : teacher->parameters()) teachers[parameter.name] = parameter.value.data_ptr();
+  std::set<std::string> trained;
+  for (const Parameter& parameter : run.model->parameters()) {
+    if (parameter.value.data_ptr() == teachers.at(parameter.name)) {
+      EXPECT_FALSE(parameter.value.requires_grad()) << parameter.name;
+      EXPECT_FALSE(parameter.value.grad().defined()) << parameter.name;
+    } else {
+      trained.insert(parameter.name);
+      EXPECT_FALSE(at::equal(parameter.value, before.at(parameter.name))) << parameter.name;
+    }
+  }
+  ASSERT_FALSE(trained.empty());
+  for (const std::string& name : trained) {
+    EXPECT_TRUE(name.starts_with("layers.1.") && name.find("norm") == std::string::npos) << name;
+  }
+  EXPECT_EQ(SafetensorsFile::open(result.checkpoint / "optimizer.safetensors").tensors().size(), 3 * trained.size() + 1);
+}
+
+TEST_F(Loop, PatternsThatMatchNothingAreRefused) {
+  LoopConfig config = test::short_loop();
+  config.trainable = {"blocks.*"};
+  TinyRun run(folder / "run", config);
+  EXPECT_TRUE(
+      error_of([&] { run.train(); }).starts_with("training.trainable: found \"blocks.*\", which no parameter's name matches"));
+}
+
+TEST_F(Loop, ALossThatIsNotFiniteStopsTheRun) {
+  test::BreakingObjective breaking(15);  // the second micro-batch of step 8
+  TinyRun run(folder / "run");
+  LoopParts parts = {*run.model, breaking, run.source, {}, folder / "run", run.parts.export_model, "", 0, {}};
+  const std::string error = error_of([&] { train(run.config, parts); });
+  EXPECT_TRUE(error.find("step 8: found a loss of inf") != std::string::npos) << error;
+  EXPECT_TRUE(error.find("nonfinite_step_8.safetensors") != std::string::npos) << error;
+  EXPECT_TRUE(error.find("checkpoints/00000005") != std::string::npos) << error;
+  const SafetensorsFile batches = SafetensorsFile::open(folder / "run/nonfinite_step_8.safetensors");
+  EXPECT_EQ(batches.tensors().size(), 10u);
+  test::CountingSource source;
+  for (int i = 0; i < 15; ++i) source.next(40);
+  EXPECT_TRUE(at::equal(batches.tensor("micro_batch_1.tokens"), source.next(40).tokens));
+  for (const Parameter& parameter : run.model->parameters()) EXPECT_TRUE(at::isfinite(parameter.value).all().item<bool>());
+  EXPECT_EQ(lines_of(folder / "run/events.jsonl").back()["event"], "nonfinite");
+}
+
+TEST_F(Loop, ADamagedCheckpointIsNamedAndTheOneBeforeItUsed) {
+  TinyRun straight(folder / "straight");
+  straight.train();
+  {
+    TinyRun run(folder / "run");
+    run.train();
+  }
+  truncate(folder / "run/checkpoints/00000024/optimizer.safetensors");
+  TinyRun again(folder / "run");
+  testing::internal::CaptureStderr();
+  const LoopResult result = again.train();
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_TRUE(said.find("00000024/optimizer.safetensors") != std::string::npos) << said;
+  EXPECT_TRUE(said.find("continuing from " + (folder / "run/checkpoints/00000020").string()) != std::string::npos) << said;
+  EXPECT_EQ(result.step, 24);
+  expect_equal(weights_of(*straight.model), weights_of(*again.model));
+  EXPECT_EQ(test::timeless_metrics(folder / "run"), test::timeless_metrics(folder / "straight"));
+  EXPECT_EQ(names_in(folder / "run/checkpoints"), (std::set<std::string>{"00000020", "00000024", "00000024.damaged"}));
+}
+
+TEST_F(Loop, WhenNoCheckpointCanBeReadTheRunDoesNotStartAnew) {
+  TinyRun(folder / "run").train();
+  truncate(folder / "run/checkpoints/00000024/optimizer.safetensors");
+  write_file(folder / "run/checkpoints/00000020/state.json", "{\"step\": \"many\"}");
+  const std::string error = error_of([&] { TinyRun(folder / "run").train(); });
+  EXPECT_TRUE(error.find("00000024/optimizer.safetensors") != std::string::npos) << error;
+  EXPECT_TRUE(error.find("remove that folder to start anew") != std::string::npos) << error;
+}
+
+TEST_F(Loop, ACheckpointOfAnotherShapeIsRefused) {
+  TinyRun(folder / "run").train();
+  TinyRun other(folder / "run");
+  other.config.trainable = {"layers.0.*"};  // as if the model had changed under an unchanged configuration
+  const std::string error = error_of([&] { other.train(); });
+  EXPECT_TRUE(error.find("found the state of a parameter that is not trained here") != std::string::npos) << error;
+}
+
+TEST_F(Loop, ARunIsContinuedWithItsOwnConfigurationOnly) {
+  LoopConfig config = test::short_loop();
+  TinyRun(folder / "run", config).train();
+  config.optimizer.learning_rate = 0.5;
+  const std::string error = error_of([&] { TinyRun(folder / "run", config).train(); });
+  EXPECT_TRUE(error.find("optimizer.learning_rate (here \"0.01\", now \"0.5\")") != std::string::npos) << error;
+  config = test::short_loop();
+  config.log_every = 3;
+  EXPECT_EQ(TinyRun(folder / "run", config).train().step, 24);
+}
+
+TEST_F(Loop, AFinishedRunReportsAgainWithoutWorking) {
+  const LoopResult first = TinyRun(folder / "run").train();
+  TinyRun again(folder / "run");
+  again.source.before_next = [] { FAIL() << "a finished run asked for data"; };
+  const LoopResult second = again.train();
+  EXPECT_EQ(second.loss, first.loss);
+  EXPECT_EQ(second.evaluation, first.evaluation);
+  EXPECT_EQ(second.checkpoint, first.checkpoint);
+}
+
+TEST_F(Loop, AnotherThreadCountIsAWarning) {
+  TinyRun(folder / "run").train();
+  const int threads = at::get_num_threads();
+  at::set_num_threads(threads + 1);
+  testing::internal::CaptureStderr();
+  TinyRun(folder / "run").train();
+  const std::string said = testing::internal::GetCapturedStderr();
+  at::set_num_threads(threads);
+  EXPECT_TRUE(said.find(concat("the run used ", threads, " threads, now it has ", threads + 1)) != std::string::npos) << said;
+}
+
+TEST_F(Loop, DataWithoutLossTokensIsAnError) {
+  class Silent : public BatchSource {
+   public:
+    PackedBatch next(std::int64_t) override { return PackedBatch::of({{{1, 2, 3}, {0, 0, 0}}}); }
+    Json position() const override { return Json::object(); }
+    void restore(const Json&) override {}
+  } silent;
+  TinyRun run(folder / "run");
+  LoopParts parts = {*run.model, run.next_token, silent, {}, folder / "run", {}, "", 0, {}};
+  EXPECT_EQ(error_of([&] { train(run.config, parts); }),
+            "training data: found no token with a loss weight in the 6 tokens of step 1, expected at least one");
+}
+
+TEST_F(Loop, Bfloat16WeightsAreSavedWithTheirMasters) {
+  TinyRun run(folder / "run");
+  run.model = test::tiny_model(at::kBFloat16);
+  LoopParts parts = {*run.model, run.next_token, run.source, {&run.held_out}, folder / "run", {}, "", 0, {}};
+  run.config.checkpoint_every = 24;
+  const LoopResult result = train(run.config, parts);
+  EXPECT_LT(result.loss, 3.0);
+  const SafetensorsFile file = SafetensorsFile::open(result.checkpoint / "optimizer.safetensors");
+  for (const Parameter& parameter : run.model->parameters()) {
+    const at::Tensor master = file.tensor(parameter.name + ".master");
+    EXPECT_EQ(master.scalar_type(), at::kFloat);
+    EXPECT_TRUE(at::equal(master.to(parameter.value.scalar_type()), parameter.value)) << parameter.name;
+  }
+  const std::unique_ptr<Model> fresh = test::tiny_model(at::kBFloat16);
+  LoopParts resumed = {*fresh, run.next_token, run.source, {&run.held_out}, folder / "run", {}, "", 0, {}};
+  EXPECT_EQ(train(run.config, resumed).evaluation, result.evaluation);
+  expect_equal(weights_of(*run.model), weights_of(*fresh));
+}
+
+}  // namespace molt

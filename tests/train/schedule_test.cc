@@ -1,0 +1,65 @@
+#include "train/schedule.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "train/patterns.h"
+#include "train/resolved_config.h"
+#include "train/support.h"
+
+namespace molt {
+
+using test::error_of;
+
+TEST(Schedule, RisesFromTheFirstStepAndEndsAtTheFinalFraction) {
+  const ScheduleConfig cosine{"cosine", 10, 0.1};
+  EXPECT_DOUBLE_EQ(schedule_factor(cosine, 0, 110), 0.1);
+  EXPECT_DOUBLE_EQ(schedule_factor(cosine, 4, 110), 0.5);
+  EXPECT_DOUBLE_EQ(schedule_factor(cosine, 9, 110), 1.0);
+  EXPECT_DOUBLE_EQ(schedule_factor(cosine, 59, 110), 0.55);  // half way down
+  EXPECT_NEAR(schedule_factor(cosine, 34, 110), 0.1 + 0.9 * (0.5 + std::sqrt(0.125)), 1e-12);
+  EXPECT_DOUBLE_EQ(schedule_factor(cosine, 109, 110), 0.1);
+
+  const ScheduleConfig linear{"linear", 0, 0.0};
+  EXPECT_DOUBLE_EQ(schedule_factor(linear, 0, 4), 0.75);
+  EXPECT_DOUBLE_EQ(schedule_factor(linear, 3, 4), 0.0);
+
+  const ScheduleConfig constant{"constant", 2, 0.0};
+  EXPECT_DOUBLE_EQ(schedule_factor(constant, 0, 4), 0.5);
+  EXPECT_DOUBLE_EQ(schedule_factor(constant, 3, 4), 1.0);
+}
+
+TEST(Schedule, AWarmUpLongerThanTheRunOnlyRises) {
+  const ScheduleConfig cosine{"cosine", 8, 0.1};
+  EXPECT_DOUBLE_EQ(schedule_factor(cosine, 3, 4), 0.5);
+}
+
+TEST(Patterns, StarsTakeAnyCharacters) {
+  EXPECT_TRUE(matches_glob("*", ""));
+  EXPECT_TRUE(matches_glob("layers.*.weight", "layers.7.mixers.mamba.in_proj.weight"));
+  EXPECT_TRUE(matches_glob("*a*b", "aabab"));
+  EXPECT_TRUE(matches_glob("layers.?.A_log", "layers.3.A_log"));
+  EXPECT_FALSE(matches_glob("layers.?.A_log", "layers.13.A_log"));
+  EXPECT_FALSE(matches_glob("layers", "layers.3"));
+  EXPECT_FALSE(matches_glob("*.weight", "weights"));
+}
+
+TEST(Patterns, TheLastMatchDecides) {
+  const std::vector<std::string> names = {"embedding", "layers.0.norm", "layers.0.w", "layers.1.w"};
+  EXPECT_EQ(select_names({"layers.*", "!*norm"}, names, "t"), (std::set<std::string>{"layers.0.w", "layers.1.w"}));
+  EXPECT_EQ(select_names({"*", "!layers.*", "layers.1.*"}, names, "t"), (std::set<std::string>{"embedding", "layers.1.w"}));
+  EXPECT_EQ(error_of([&] { select_names({"layer.0.w"}, names, "training.trainable"); }),
+            "training.trainable: found \"layer.0.w\", which no parameter's name matches; the nearest name is layers.0.w");
+  EXPECT_EQ(error_of([&] { select_names({"*", "!*"}, names, "training.trainable"); }),
+            "training.trainable: found patterns that leave no parameter, expected at least one");
+}
+
+TEST(ResolvedConfig, ChangedKeysAreNamedByTheirPaths) {
+  const auto changed = changed_keys("a: {b: 1, c: [x, y]}\nd: 2\n", "a: {b: 1, c: [x, z]}\ne: 3\n");
+  std::string text;
+  for (const ChangedKey& key : changed) text += key.path + " " + key.before + "|" + key.after + "; ";
+  EXPECT_EQ(text, "a.c[1] \"y\"|\"z\"; d \"2\"|; e |\"3\"; ");
+}
+
+}  // namespace molt
