@@ -1,0 +1,86 @@
+#include "evaluate/compare.h"
+
+#include <iomanip>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/interrupt.h"
+#include "base/progress.h"
+#include "cli/commands.h"
+#include "cli/options.h"
+#include "formats/hugging_face.h"
+#include "formats/safetensors.h"
+
+namespace molt {
+
+namespace compare_models {
+
+struct Options {
+  std::string a, b, input;
+  bool json = false;
+  ComputeOptions compute;
+};
+
+void print(const Comparison& comparison) {
+  const auto row = [](const std::string& name, const Agreement& part) {
+    const auto n = static_cast<double>(std::max<std::int64_t>(part.positions, 1));
+    std::cout << std::left << std::setw(14) << name << std::right << std::setw(10) << part.positions << std::scientific
+              << std::setprecision(2) << std::setw(12) << part.kl_ab / n << std::setw(12) << part.kl_ba / n << std::fixed
+              << std::setprecision(2) << std::setw(11) << 100.0 * static_cast<double>(part.same_top) / n << "%" << std::scientific
+              << std::setw(14) << part.largest_difference << "\n";
+  };
+  std::cout << "position       positions    KL(A|B)     KL(B|A)   same top  largest diff.\n";
+  for (const auto& [first, part] : comparison.by_position)
+    row(first < 2 ? std::to_string(first) : concat(first, "-", 2 * first - 1), part);
+  row("all", comparison.all);
+}
+
+int run(const Options& options) {
+  catch_interrupts();
+  const LoadOptions load{options.compute.device(), options.compute.dtype()};
+  const fs::path folder = resolve_model_folder(options.a);
+  const auto a = load_model(folder, load);
+  const bool stored = fs::path(options.b).extension() == ".safetensors";
+  const auto b = stored ? nullptr : load_model(resolve_model_folder(options.b), load);
+  const auto logits = stored ? std::optional(SafetensorsFile::open(options.b)) : std::nullopt;
+  const std::int64_t vocabulary = a->config().vocabulary;
+  require(!b || b->config().vocabulary == vocabulary, options.b, ": vocabulary: found ", b ? b->config().vocabulary : 0,
+          ", expected ", vocabulary, " as in ", options.a);
+  const auto tokenizer = fs::exists(folder / "tokenizer.json") ? Tokenizer::load(folder) : nullptr;
+  const auto sequences = read_sequences(options.input, tokenizer.get(), vocabulary);
+
+  Comparison comparison;
+  Progress progress("compare", static_cast<std::int64_t>(sequences.size()), "sequences");
+  for (std::size_t i = 0; i < sequences.size(); ++i) {
+    throw_if_interrupted();
+    const at::Tensor left = sequence_logits(*a, sequences[i]);
+    const at::Tensor right = b ? sequence_logits(*b, sequences[i]) : logits->tensor(std::to_string(i));
+    require(right.sizes() == left.sizes(), options.b, ": tensor \"", i, "\": found shape ", right.sizes(), ", expected ",
+            left.sizes());
+    compare_logits(left, right, comparison);
+    progress.update(static_cast<std::int64_t>(i) + 1);
+  }
+  progress.finish();
+  if (options.json)
+    std::cout << comparison.to_json().dump(2) << "\n";
+  else
+    print(comparison);
+  return 0;
+}
+
+}  // namespace compare_models
+
+Command compare_command() {
+  return {"compare", "How far two models' predictions are apart", [](Arguments& arguments) -> std::function<int()> {
+            auto options = std::make_shared<compare_models::Options>();
+            arguments.positional("A", options->a, "Hugging Face folder, checkpoint or run");
+            arguments.positional("B", options->b, "Another one, or a safetensors file of logits (as molt logits writes it)");
+            arguments.option("--input", options->input, "JSONL: {\"tokens\": [...]}, or {\"text\": …}, a line", true);
+            arguments.flag("--json", options->json, "Print JSON");
+            options->compute.declare(arguments);
+            return [options] { return compare_models::run(*options); };
+          }};
+}
+
+}  // namespace molt

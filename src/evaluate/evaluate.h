@@ -1,0 +1,59 @@
+// Scores of a model on a task, with every sample kept.
+#pragma once
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "base/files.h"
+#include "base/json.h"
+#include "evaluate/task.h"
+#include "model/model.h"
+#include "text/tokenizer.h"
+#include "train/objective.h"
+
+namespace molt {
+
+struct Score {
+  std::int64_t items = 0, correct = 0;
+  double accuracy() const { return items ? static_cast<double>(correct) / static_cast<double>(items) : 0; }
+  double standard_error() const;  // of the accuracy, binomial
+};
+
+struct TaskScore {
+  std::string task;
+  Score score;
+  std::map<std::string, std::map<std::int64_t, Score>> groups;  // "steps" -> 3 -> score
+  std::int64_t generated_tokens = 0;
+  OrderedJson to_json() const;
+};
+
+struct EvaluateOptions {
+  std::int64_t batch = 32;  // sequences generated together
+  fs::path output;          // folder for samples.jsonl and score.json; empty: nothing is kept
+  std::string identity;     // what is evaluated; results of something else in the folder are a UserError
+};
+
+// Greedy generation and the task's check, or the likeliest choice. Samples are written as they end, each {"id", "prompt",
+// "expected", "completion", "extracted", "correct", …}; an interrupted evaluation continues after them.
+TaskScore evaluate(const Model& model, std::shared_ptr<const Tokenizer> tokenizer, const Task& task,
+                   const EvaluateOptions& options = {});
+
+// Log-probability of each continuation after the prompt, summed over its tokens.
+std::vector<double> continuation_log_probabilities(const Model& model, const std::vector<std::int32_t>& prompt,
+                                                   const std::vector<std::vector<std::int32_t>>& continuations);
+
+// Accuracy on a task as a figure of the training loop: "accuracy", "standard_error".
+class TaskEvaluator : public Evaluator {
+ public:
+  TaskEvaluator(std::string name, std::shared_ptr<const Task> task, std::shared_ptr<const Tokenizer> tokenizer);
+  std::string name() const override { return name_; }
+  std::map<std::string, double> evaluate(const Model& model) override;
+
+ private:
+  std::string name_;
+  std::shared_ptr<const Task> task_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
+};
+
+}  // namespace molt
