@@ -19,33 +19,9 @@
 #include "train/metrics.h"
 #include "train/patterns.h"
 #include "train/resolved_config.h"
+#include "train/run_lock.h"
 
 namespace molt {
-
-void LoopConfig::visit(ConfigVisitor& v) {
-  v.field("steps", steps, "Optimizer steps");
-  v.field("micro_batch_tokens", micro_batch_tokens, "Tokens of one forward and backward pass");
-  v.field("micro_batches", micro_batches, "Passes whose gradients are added up for one step");
-  v.field("optimizer", optimizer, "AdamW");
-  v.field("schedule", schedule, "The learning rate over the steps");
-  v.choice("recompute", recompute, {"none", "mixer", "block"}, "What backward computes again instead of keeping it in memory");
-  v.field("trainable", trainable, "Glob patterns of parameters that train; the last match decides, a leading ! excludes");
-  v.field("evaluate_every", evaluate_every, "Steps between evaluations; 0: only at the end");
-  v.field("checkpoint_every", checkpoint_every, "Steps between checkpoints");
-  v.field("keep_checkpoints", keep_checkpoints, "How many of the newest checkpoints stay");
-  v.field("log_every", log_every, "Steps between lines of metrics");
-  if (!v.reading()) return;
-  const auto at_least = [&](const char* key, std::int64_t value, std::int64_t low) {
-    require(value >= low, v.place(), ": ", key, ": found ", value, ", expected a number from ", low, " up");
-  };
-  at_least("steps", steps, 1);
-  at_least("micro_batch_tokens", micro_batch_tokens, 2);
-  at_least("micro_batches", micro_batches, 1);
-  at_least("evaluate_every", evaluate_every, 0);
-  at_least("checkpoint_every", checkpoint_every, 1);
-  at_least("keep_checkpoints", keep_checkpoints, 1);
-  at_least("log_every", log_every, 1);
-}
 
 namespace train_loop {
 
@@ -93,6 +69,7 @@ class Trainer {
   Trainer(const LoopConfig& config, const LoopParts& parts)
       : config_(config),
         parts_(parts),
+        lock_(parts.run),
         recompute_(recompute_of(config.recompute)),
         optimizer_(make_optimizer(config, parts.model)) {}
 
@@ -107,6 +84,7 @@ class Trainer {
   void write_interval();
   void save();
   void evaluate();
+  void evaluate_or_save();
   [[noreturn]] void stop_at_nonfinite(const PendingStep& step, double loss, double gradient_norm);
 
   bool due(std::int64_t every) const { return every > 0 && step_ % every == 0; }
@@ -120,6 +98,7 @@ class Trainer {
 
   const LoopConfig& config_;
   const LoopParts& parts_;
+  const RunLock lock_;
   const Recompute recompute_;
   AdamW optimizer_;
   std::unique_ptr<RunLog> log_;
@@ -130,17 +109,18 @@ class Trainer {
   double last_loss_ = 0;      // of the last step that was collected
   double interval_loss_ = 0;  // of the last line of metrics
   fs::path checkpoint_;
+  std::int64_t saved_step_ = 0;  // of checkpoint_
 };
 
 LoopResult Trainer::run() {
   start();
   // A run stopped between a checkpoint and its evaluation owes it.
   if (step_ > 0 && evaluation_due() && log_->evaluated_step() < step_) evaluate();
+  throw_if_interrupted();
   Progress progress("training", config_.steps, "steps");
   progress.update(step_);
   const bool on_cpu = parts_.model.device().is_cpu();
   while (!last()) {
-    throw_if_interrupted();
     step();
     const bool interrupted = interrupt_signal() != 0;
     const bool save_now = last() || interrupted || due(config_.checkpoint_every);
@@ -148,9 +128,11 @@ LoopResult Trainer::run() {
     if (last() || due(config_.log_every)) write_interval();
     progress.update(step_, concat("loss ", last_loss_, ", ", human_count(static_cast<double>(tokens_) / seconds_), " tokens/s"));
     if (save_now) save();
-    if (interrupted) log_->event("interrupted", {{"step", step_}});
-    throw_if_interrupted();
-    if (evaluation_due()) evaluate();
+    if (interrupted) {
+      log_->event("interrupted", {{"step", step_}});
+      throw_if_interrupted();
+    }
+    if (evaluation_due()) evaluate_or_save();
   }
   progress.finish();
   log_->event("end", {{"step", step_}, {"loss", interval_loss_}, {"seconds", seconds_}, {"versions", versions()}});
@@ -215,7 +197,7 @@ void Trainer::restore(const Checkpoint& checkpoint) {
   parts_.source.restore(*checkpoint.data);
   optimizer_.restore(state, checkpoint.step, folder + "/optimizer.safetensors");
   interval_ = std::move(interval);
-  step_ = checkpoint.step;
+  step_ = saved_step_ = checkpoint.step;
   tokens_ = checkpoint.tokens;
   seconds_ = checkpoint.seconds;
   last_loss_ = interval_loss_ = checkpoint.loss;
@@ -322,6 +304,7 @@ void Trainer::save() {
   checkpoint_ = save_checkpoint(parts_.run, checkpoint, [&](const fs::path& folder) {
     if (parts_.export_model) parts_.export_model(parts_.model, folder);
   });
+  saved_step_ = step_;
   log_->event("checkpoint", {{"step", step_}, {"loss", checkpoint.loss}, {"path", checkpoint_.string()}});
   prune_checkpoints(parts_.run, config_.keep_checkpoints);
 }
@@ -337,6 +320,20 @@ void Trainer::evaluate() {
   OrderedJson details = {{"step", step_}, {"seconds", std::chrono::duration<double>(Clock::now() - begin).count()}};
   details["figures"] = figures;
   log_->event("evaluation", details);
+}
+
+// An evaluator that is interrupted must not cost the steps since the last checkpoint; the evaluation is made up for later.
+void Trainer::evaluate_or_save() {
+  try {
+    evaluate();
+  } catch (const Interrupted&) {
+    if (saved_step_ < step_) {
+      collect();
+      save();
+    }
+    log_->event("interrupted", {{"step", step_}});
+    throw;
+  }
 }
 
 void Trainer::stop_at_nonfinite(const PendingStep& step, double loss, double gradient_norm) {

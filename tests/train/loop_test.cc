@@ -10,6 +10,7 @@
 #include "base/interrupt.h"
 #include "formats/safetensors.h"
 #include "train/checkpoint.h"
+#include "train/run_lock.h"
 #include "train/support.h"
 
 namespace molt {
@@ -195,6 +196,12 @@ TEST_F(Loop, ARunIsContinuedWithItsOwnConfigurationOnly) {
   config = test::short_loop();
   config.log_every = 3;
   EXPECT_EQ(TinyRun(folder / "run", config).train().step, 24);
+}
+
+TEST_F(Loop, ARunFolderHasOneProcessAtATime) {
+  const RunLock lock(folder / "run");
+  EXPECT_EQ(error_of([&] { TinyRun(folder / "run").train(); }),
+            (folder / "run").string() + ": another process is training in this run folder");
 }
 
 TEST_F(Loop, AFinishedRunReportsAgainWithoutWorking) {

@@ -24,7 +24,7 @@ namespace resume_test {
 constexpr const char* variable = "MOLT_TRAIN_TEST_CHILD";
 
 // "batch:7": SIGKILL when the 7th batch is asked for; "export:1": inside the first export; "evaluate:2"; "term:9": SIGTERM with
-// the 9th batch; "timer:40": SIGKILL 40 ms after the start; "none".
+// the 9th batch; "stop:1": SIGTERM in the first evaluation; "timer:40": SIGKILL 40 ms after the start; "none".
 struct Moment {
   std::string point;
   int count;
@@ -45,6 +45,7 @@ class Watched : public Evaluator {
   std::string name() const override { return inner_.name(); }
   std::map<std::string, double> evaluate(const Model& model) override {
     moment_.reach("evaluate");
+    moment_.reach("stop", SIGTERM);
     return inner_.evaluate(model);
   }
 
@@ -177,6 +178,8 @@ TEST_F(Resume, ASignalFinishesTheStepSavesAndContinues) {
   EXPECT_EQ(test::lines_of(killed / "events.jsonl").back()["event"], "interrupted");
   EXPECT_EQ(start(killed, "term:6"), 128 + SIGTERM);  // at step 6, where an evaluation is due
   EXPECT_TRUE(fs::exists(killed / "checkpoints/00000006/state.json"));
+  EXPECT_EQ(start(killed, "stop:2"), 128 + SIGTERM);  // makes up for step 6, then stops in the evaluation of step 12
+  EXPECT_TRUE(fs::exists(killed / "checkpoints/00000012/state.json"));
   EXPECT_EQ(start(killed, "none"), 0);
   expect_same_result(straight, killed);
 }

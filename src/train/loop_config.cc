@@ -1,0 +1,31 @@
+#include "base/error.h"
+#include "train/loop.h"
+
+namespace molt {
+
+void LoopConfig::visit(ConfigVisitor& v) {
+  v.field("steps", steps, "Optimizer steps");
+  v.field("micro_batch_tokens", micro_batch_tokens, "Tokens of one forward and backward pass");
+  v.field("micro_batches", micro_batches, "Passes whose gradients are added up for one step");
+  v.field("optimizer", optimizer, "AdamW");
+  v.field("schedule", schedule, "The learning rate over the steps");
+  v.choice("recompute", recompute, {"none", "mixer", "block"}, "What backward computes again instead of keeping it in memory");
+  v.field("trainable", trainable, "Glob patterns of parameters that train; the last match decides, a leading ! excludes");
+  v.field("evaluate_every", evaluate_every, "Steps between evaluations; 0: only at the end");
+  v.field("checkpoint_every", checkpoint_every, "Steps between checkpoints");
+  v.field("keep_checkpoints", keep_checkpoints, "How many of the newest checkpoints stay");
+  v.field("log_every", log_every, "Steps between lines of metrics");
+  if (!v.reading()) return;
+  const auto at_least = [&](const char* key, std::int64_t value, std::int64_t low) {
+    require(value >= low, v.place(), ": ", key, ": found ", value, ", expected a number from ", low, " up");
+  };
+  at_least("steps", steps, 1);
+  at_least("micro_batch_tokens", micro_batch_tokens, 2);
+  at_least("micro_batches", micro_batches, 1);
+  at_least("evaluate_every", evaluate_every, 0);
+  at_least("checkpoint_every", checkpoint_every, 1);
+  at_least("keep_checkpoints", keep_checkpoints, 1);
+  at_least("log_every", log_every, 1);
+}
+
+}  // namespace molt
