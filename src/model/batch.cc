@@ -10,7 +10,10 @@ namespace molt {
 PackedBatch PackedBatch::to(at::Device target) const {
   PackedBatch moved = *this;
   for (at::Tensor* tensor : {&moved.tokens, &moved.targets, &moved.loss_weights, &moved.positions, &moved.sequences.cu_seqlens}) {
-    if (tensor->defined()) *tensor = tensor->to(target);
+    if (!tensor->defined()) continue;
+    // From memory that is not pinned, the copy would wait for all the work that the GPU still has to do.
+    const bool pin = target.is_cuda() && tensor->is_cpu();
+    *tensor = pin ? tensor->pin_memory().to(target, /*non_blocking=*/true) : tensor->to(target);
   }
   moved.rotary = {};
   return moved;
