@@ -8,7 +8,7 @@
 
 #include <cstdint>
 #include <optional>
-#include <vector>
+#include <span>
 
 #include "ops/sequences.h"
 
@@ -25,9 +25,9 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
 // sequence s is row p % block_size of block block_table[s][p / block_size]. A contiguous cache is the case of one block a
 // sequence.
 struct PagedContext {
-  at::Tensor context_lens;         // int32 (sequences): tokens of the sequence already in the cache before this step
-  std::vector<std::int32_t> lens;  // the same numbers on the host
-  at::Tensor block_table;          // int32 (sequences, max_blocks), contiguous, on the device of the cache
+  at::Tensor context_lens;             // int32 (sequences): tokens of the sequence already in the cache before this step
+  std::span<const std::int32_t> lens;  // the same numbers on the host
+  at::Tensor block_table;              // int32 (sequences, max_blocks), contiguous, on the device of the cache
 };
 
 // Attention of each sequence's new tokens (q, laid end to end by `fresh`) over its whole context: context_lens[s] earlier tokens

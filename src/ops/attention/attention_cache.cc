@@ -1,0 +1,178 @@
+#include <ATen/Functions.h>
+#include <ATen/TensorOperators.h>
+#include <c10/core/GradMode.h>
+
+#include <cstring>
+
+#include "base/error.h"
+#include "ops/attention/attention.h"
+#include "ops/attention/attention_cpu.h"
+#include "ops/attention/attention_cuda.h"
+#include "ops/lanes.h"
+
+namespace molt::ops {
+
+namespace attention_cache {
+
+// Up to this many new tokens of a sequence are attended one by one, reading the cache in place; more are worth packing its keys
+// for.
+constexpr std::int64_t kFewQueries = 4;
+
+template <class T>
+at::Tensor on_cpu(const at::Tensor& q, const at::Tensor& k_cache, const at::Tensor& v_cache, const Sequences& fresh,
+                  const PagedContext& context, double scale, std::optional<std::int64_t> window) {
+  const at::Tensor queries = q.stride(2) == 1 ? q : q.contiguous();
+  at::Tensor out = at::empty({q.size(0), q.size(1), q.size(2)}, q.options());
+  const auto cache_rows = [](const at::Tensor& cache) -> HeadRows<const T> {
+    return {cache.const_data_ptr<T>(), cache.stride(1), cache.stride(2)};
+  };
+  AttentionForward<T> many{.shape = {q.size(1), k_cache.size(2), q.size(2), scale, window.value_or(kNoWindow)},
+                           .q = {queries.const_data_ptr<T>(), queries.stride(0), queries.stride(1)},
+                           .out = {out.mutable_data_ptr<T>(), out.stride(0), out.stride(1)},
+                           .logsumexp = nullptr,
+                           .tokens = q.size(0),
+                           .spans = {}};
+  AttentionForward<T> few = many;
+  for (std::int64_t i = 0; i < fresh.count(); ++i) {
+    if (fresh.length(i) == 0) continue;
+    const std::int32_t* blocks = context.block_table.const_data_ptr<std::int32_t>() + i * context.block_table.size(1);
+    const bool in_place = fresh.length(i) <= kFewQueries && q.size(2) % kLanes<T> == 0;
+    (in_place ? few : many)
+        .spans.push_back({.first = fresh.offsets[i],
+                          .count = fresh.length(i),
+                          .context = context.lens[i],
+                          .keys = {cache_rows(k_cache), blocks, k_cache.size(1)},
+                          .values = {cache_rows(v_cache), blocks, v_cache.size(1)}});
+  }
+  attention_decode_cpu(few);
+  attention_forward_cpu(many);
+  return out;
+}
+
+// Every sequence's keys or values, new ones included, laid end to end.
+struct Gathered {
+  at::Tensor k, v;
+  Sequences sequences;
+};
+
+Gathered gather(const at::Tensor& k_cache, const at::Tensor& v_cache, const Sequences& fresh, const PagedContext& context) {
+  const std::int64_t block_size = k_cache.size(1);
+  std::vector<std::int32_t> lengths;
+  for (std::int64_t i = 0; i < fresh.count(); ++i)
+    lengths.push_back(fresh.length(i) == 0 ? 0 : context.lens[i] + static_cast<std::int32_t>(fresh.length(i)));
+  const at::Device device = k_cache.device();
+  const Sequences all = Sequences::of(lengths, device);
+  const at::TensorOptions options = at::TensorOptions(device).dtype(at::kLong);
+  const at::Tensor counts = all.cu_seqlens.slice(0, 1).sub(all.cu_seqlens.slice(0, 0, -1));
+  const at::Tensor sequence = at::repeat_interleave(at::arange(fresh.count(), options), counts, std::nullopt, all.tokens());
+  const at::Tensor position = at::arange(all.tokens(), options) - all.cu_seqlens.to(at::kLong).index_select(0, sequence);
+  const at::Tensor block = context.block_table.index({sequence, at::div(position, block_size, "floor")}).to(at::kLong);
+  const at::Tensor slot = block * block_size + at::remainder(position, block_size);
+  const auto rows = [&slot](const at::Tensor& cache) { return cache.flatten(0, 1).index_select(0, slot); };
+  return {rows(k_cache), rows(v_cache), all};
+}
+
+void check(const at::Tensor& q, const at::Tensor& k_cache, const at::Tensor& v_cache, const Sequences& fresh,
+           const PagedContext& context) {
+  MOLT_CHECK(q.dim() == 3 && k_cache.dim() == 4 && k_cache.sizes() == v_cache.sizes() && k_cache.is_contiguous() &&
+                 v_cache.is_contiguous() && q.size(2) == k_cache.size(3) && q.size(1) % k_cache.size(2) == 0 &&
+                 q.scalar_type() == k_cache.scalar_type() && q.scalar_type() == v_cache.scalar_type(),
+             "attention_with_cache: q ", q.sizes(), ", k_cache ", k_cache.sizes(), ", v_cache ", v_cache.sizes());
+  MOLT_CHECK(fresh.tokens() == q.size(0) && static_cast<std::int64_t>(context.lens.size()) == fresh.count() &&
+                 context.block_table.dim() == 2 && context.block_table.size(0) == fresh.count() &&
+                 context.block_table.scalar_type() == at::kInt && context.block_table.is_contiguous(),
+             "attention_with_cache: ", fresh.count(), " sequences, ", context.lens.size(), " contexts, block_table ",
+             context.block_table.sizes());
+  for (std::int64_t i = 0; i < fresh.count(); ++i)
+    MOLT_CHECK(fresh.length(i) == 0 || context.lens[i] + fresh.length(i) <= context.block_table.size(1) * k_cache.size(1),
+               "attention_with_cache: sequence ", i, " has ", context.lens[i], " + ", fresh.length(i),
+               " tokens, its blocks hold ", context.block_table.size(1) * k_cache.size(1));
+}
+
+}  // namespace attention_cache
+
+at::Tensor attention_with_cache(const at::Tensor& q, const at::Tensor& k_cache, const at::Tensor& v_cache, const Sequences& fresh,
+                                const PagedContext& context, double scale, std::optional<std::int64_t> window) {
+  c10::AutoGradMode no_recording(false);
+  attention_cache::check(q, k_cache, v_cache, fresh, context);
+  if (q.is_cpu() && q.scalar_type() == at::kFloat)
+    return attention_cache::on_cpu<float>(q, k_cache, v_cache, fresh, context, scale, window);
+  if (q.is_cpu() && q.scalar_type() == at::kDouble)
+    return attention_cache::on_cpu<double>(q, k_cache, v_cache, fresh, context, scale, window);
+  if (q.is_cuda() && q.scalar_type() != at::kDouble) {
+    const attention_cache::Gathered all = attention_cache::gather(k_cache, v_cache, fresh, context);
+    return attention_cuda(q, all.k, all.v, fresh, all.sequences, scale, window);
+  }
+  return attention_with_cache_composite(q, k_cache, v_cache, fresh, context, scale, window);
+}
+
+void store_kv(const at::Tensor& k, const at::Tensor& v, const at::Tensor& k_cache, const at::Tensor& v_cache,
+              const at::Tensor& slot_mapping) {
+  c10::AutoGradMode no_recording(false);
+  MOLT_CHECK(k.dim() == 3 && k.sizes() == v.sizes() && k_cache.dim() == 4 && k.size(1) == k_cache.size(2) &&
+                 k.size(2) == k_cache.size(3) && k_cache.sizes() == v_cache.sizes() && k.scalar_type() == k_cache.scalar_type() &&
+                 v.scalar_type() == v_cache.scalar_type() && slot_mapping.numel() == k.size(0) && k_cache.is_contiguous() &&
+                 v_cache.is_contiguous() && slot_mapping.scalar_type() == at::kLong,
+             "store_kv: k ", k.sizes(), ", v ", v.sizes(), ", caches ", k_cache.sizes(), ", slots ", slot_mapping.sizes());
+  if (!k.is_cpu()) {
+    k_cache.flatten(0, 1).index_copy_(0, slot_mapping, k);
+    v_cache.flatten(0, 1).index_copy_(0, slot_mapping, v);
+    return;
+  }
+  const at::Tensor slots = slot_mapping.contiguous();
+  const auto* slot = slots.const_data_ptr<std::int64_t>();
+  const std::int64_t row = k.size(1) * k.size(2) * k.element_size(), capacity = k_cache.size(0) * k_cache.size(1);
+  for (const auto& [from, cache] : {std::pair(k.contiguous(), k_cache), std::pair(v.contiguous(), v_cache)}) {
+    const auto* source = static_cast<const char*>(from.const_data_ptr());
+    auto* target = static_cast<char*>(cache.mutable_data_ptr());
+    for (std::int64_t t = 0; t < k.size(0); ++t) {
+      MOLT_CHECK(slot[t] >= 0 && slot[t] < capacity, "store_kv: slot ", slot[t], " of ", capacity);
+      std::memcpy(target + slot[t] * row, source + t * row, row);
+    }
+  }
+}
+
+namespace attention_reference {
+
+// One sequence: q (queries, heads, head_size) at the last positions of k and v (keys, kv_heads, head_size).
+at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale,
+                  std::optional<std::int64_t> window) {
+  const std::int64_t queries = q.size(0), keys = k.size(0), group = q.size(1) / k.size(1);
+  const at::ScalarType dtype = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  const auto heads_first = [&](const at::Tensor& x, std::int64_t times) {
+    return x.to(dtype).repeat_interleave(times, 1).transpose(0, 1);
+  };
+  const at::Tensor scores = heads_first(q, 1).matmul(heads_first(k, group).transpose(1, 2)) * scale;
+  const at::Tensor place = at::arange(keys - queries, keys, q.options().dtype(at::kLong)).unsqueeze(1);
+  const at::Tensor distance = place - at::arange(keys, place.options());
+  at::Tensor hidden = distance.lt(0);
+  if (window) hidden = hidden.logical_or(distance.ge(*window));
+  const at::Tensor weights = scores.masked_fill(hidden, -std::numeric_limits<double>::infinity()).softmax(-1);
+  return weights.matmul(heads_first(v, group)).transpose(0, 1).to(q.scalar_type());
+}
+
+at::Tensor each_sequence(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Sequences& queries,
+                         const Sequences& keys, double scale, std::optional<std::int64_t> window) {
+  std::vector<at::Tensor> parts{q.slice(0, 0, 0)};
+  for (std::int64_t i = 0; i < queries.count(); ++i) {
+    const auto of_keys = [&](const at::Tensor& x) { return x.slice(0, keys.offsets[i], keys.offsets[i + 1]); };
+    parts.push_back(attend(q.slice(0, queries.offsets[i], queries.offsets[i + 1]), of_keys(k), of_keys(v), scale, window));
+  }
+  return at::cat(parts);
+}
+
+}  // namespace attention_reference
+
+at::Tensor attention_composite(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Sequences& sequences,
+                               double scale, std::optional<std::int64_t> window) {
+  return attention_reference::each_sequence(q, k, v, sequences, sequences, scale, window);
+}
+
+at::Tensor attention_with_cache_composite(const at::Tensor& q, const at::Tensor& k_cache, const at::Tensor& v_cache,
+                                          const Sequences& fresh, const PagedContext& context, double scale,
+                                          std::optional<std::int64_t> window) {
+  const attention_cache::Gathered all = attention_cache::gather(k_cache, v_cache, fresh, context);
+  return attention_reference::each_sequence(q, all.k, all.v, fresh, all.sequences, scale, window);
+}
+
+}  // namespace molt::ops

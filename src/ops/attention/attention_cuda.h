@@ -1,0 +1,17 @@
+// Attention by LibTorch's own CUDA operations: packed flash attention for bf16 and fp16, packed memory-efficient attention for
+// fp32.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <optional>
+
+#include "ops/sequences.h"
+
+namespace molt::ops {
+
+// Query i of a sequence stands at position keys - queries + i of the same sequence's keys. Differentiable in q, k and v.
+at::Tensor attention_cuda(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Sequences& queries,
+                          const Sequences& keys, double scale, std::optional<std::int64_t> window);
+
+}  // namespace molt::ops

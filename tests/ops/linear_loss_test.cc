@@ -1,0 +1,174 @@
+// Head and loss: chunked against whole, every mix of losses, tokens without weight, gradients against differences.
+#include "ops/linear_loss/linear_loss.h"
+
+#include <ATen/Parallel.h>
+
+#include "ops/busy_threads.h"
+#include "ops/compare.h"
+#include "ops/devices.h"
+
+namespace molt::ops {
+namespace linear_loss_test {
+
+const std::vector<LossMix> kMixes{{.cross_entropy = 1},
+                                  {.forward_kl = 1},
+                                  {.reverse_kl = 1},
+                                  {.cross_entropy = 0.3, .forward_kl = 0.5, .reverse_kl = 0.7},
+                                  {.cross_entropy = 0.3, .forward_kl = 0.5, .reverse_kl = 0.7, .temperature = 2},
+                                  {.reverse_kl = 1, .temperature = 0.5}};
+
+struct Problem {
+  at::Tensor hidden, weight, teacher_hidden, teacher_weight, targets, loss_weights;
+};
+
+Problem problem(std::int64_t tokens, std::int64_t vocabulary, std::int64_t hidden = 12) {
+  Problem p{test_normal({tokens, hidden}, 1),
+            test_normal({vocabulary, hidden}, 2),
+            test_normal({tokens, hidden + 3}, 3),
+            test_normal({vocabulary, hidden + 3}, 4) * 0.5,
+            at::arange(tokens, at::kLong) * 5 % vocabulary,
+            at::ones({tokens}, at::kFloat)};
+  for (std::int64_t i = 0; i < tokens; ++i) {
+    if (i % 3 == 1) p.loss_weights[i] = i % 2 == 0 ? 0.0 : 0.25;
+    if (i % 7 == 3) p.targets[i] = ignored_target;
+  }
+  return p;
+}
+
+// sum, then the parts of each token, weighted so that they enter the comparison of values (they carry no gradient).
+TestFunction loss_function(const Problem& p, const LossMix& mix, at::Device device, bool composite) {
+  return [&p, mix, device, composite](const TestTensors& in) -> TestTensors {
+    const TeacherHead teacher{p.teacher_hidden.to(in[0].options()), p.teacher_weight.to(in[0].options())};
+    const auto function = composite ? linear_loss_composite : linear_loss;
+    const LossResult out = function(in[0], in[1], p.targets.to(device), p.loss_weights.to(device), mix, teacher);
+    TestTensors all{out.sum};
+    for (const at::Tensor& part : {out.cross_entropy, out.forward_kl, out.reverse_kl})
+      if (part.defined()) all.push_back(part);
+    return all;
+  };
+}
+
+TEST(LinearLoss, ChunksGiveWhatTheWholeGives) {
+  for (const at::Device device : test_devices())
+    for (const at::ScalarType dtype : {at::kFloat, at::kDouble})
+      for (const auto& [tokens, vocabulary] : {std::pair(0, 16), {1, 16}, {9, 1}, {20, 13}, {700, 50}})
+        for (const LossMix& mix : kMixes) {
+          SCOPED_TRACE(testing::Message() << tokens << " tokens, vocabulary " << vocabulary);
+          const Problem p = problem(tokens, vocabulary);
+          expect_same(loss_function(p, mix, device, false), loss_function(p, mix, at::kCPU, true), {p.hidden, p.weight}, device,
+                      dtype, dtype == at::kFloat ? 5e-5 : 1e-10);
+        }
+}
+
+TEST(LinearLoss, SeveralChunksAddUp) {
+  const std::int64_t vocabulary = 40000, rows = loss_chunk_rows(vocabulary, at::kCPU), tokens = 2 * rows + 40;
+  ASSERT_LE(rows * vocabulary * 4, 64 << 20);
+  const Problem p = problem(tokens, vocabulary, 4);
+  const LossMix mix{.cross_entropy = 0.5, .reverse_kl = 0.5};
+  at::Tensor sum = at::zeros({}, at::kDouble), gradient = at::zeros({vocabulary, 4}, at::kDouble);
+  for (std::int64_t begin = 0; begin < tokens; begin += 100) {
+    const auto part = [&](const at::Tensor& x) { return x.slice(0, begin, std::min(tokens, begin + 100)); };
+    const at::Tensor weight = p.weight.to(at::kFloat).requires_grad_(true);
+    const LossResult out = linear_loss(part(p.hidden).to(at::kFloat), weight, part(p.targets), part(p.loss_weights), mix,
+                                       {part(p.teacher_hidden).to(at::kFloat), p.teacher_weight.to(at::kFloat)});
+    out.sum.backward();
+    sum += out.sum.detach();
+    gradient += weight.grad();
+  }
+  const at::Tensor weight = p.weight.to(at::kFloat).requires_grad_(true);
+  const LossResult whole = linear_loss(p.hidden.to(at::kFloat), weight, p.targets, p.loss_weights, mix,
+                                       {p.teacher_hidden.to(at::kFloat), p.teacher_weight.to(at::kFloat)});
+  (whole.sum / 7).backward();
+  EXPECT_LT(relative_error(whole.sum, sum), 1e-5);
+  EXPECT_LT(relative_error(weight.grad() * 7, gradient), 1e-5);
+}
+
+TEST(LinearLoss, GradientsAreThoseOfDifferences) {
+  const Problem p = problem(6, 5, 3);
+  for (const LossMix& mix : kMixes)
+    expect_gradients_of_differences(
+        [f = loss_function(p, mix, at::kCPU, false)](const TestTensors& in) -> TestTensors { return {f(in)[0]}; },
+        {p.hidden, p.weight});
+}
+
+// Rows that carry no loss are poisoned: one multiplication with them would show.
+TEST(LinearLoss, TokensWithoutWeightCostNothing) {
+  for (const at::Device device : test_devices()) {
+    Problem p = problem(30, 20);
+    std::int64_t expected = 0;
+    for (std::int64_t i = 0; i < 30; ++i) {
+      const bool kept = p.loss_weights[i].item<float>() != 0 && p.targets[i].item<std::int64_t>() != ignored_target;
+      expected += kept;
+      if (kept) continue;
+      p.hidden[i].fill_(NAN);
+      p.teacher_hidden[i].fill_(NAN);
+    }
+    const at::Tensor hidden = p.hidden.to(device, at::kFloat).requires_grad_(true);
+    const at::Tensor weight = p.weight.to(device, at::kFloat).requires_grad_(true);
+    const LossResult out = linear_loss(hidden, weight, p.targets.to(device), p.loss_weights.to(device), {.reverse_kl = 1},
+                                       {p.teacher_hidden.to(device, at::kFloat), p.teacher_weight.to(device, at::kFloat)});
+    out.sum.backward();
+    EXPECT_EQ(out.tokens, expected);
+    EXPECT_LT(expected, 30);
+    EXPECT_TRUE(out.sum.isfinite().item<bool>());
+    EXPECT_TRUE(weight.grad().isfinite().all().item<bool>());
+    EXPECT_TRUE(hidden.grad().isfinite().all().item<bool>());
+    EXPECT_EQ(hidden.grad().abs().sum(1).ne(0).sum().item<std::int64_t>(), expected);
+    EXPECT_TRUE(out.reverse_kl.isfinite().all().item<bool>());
+  }
+}
+
+TEST(LinearLoss, AStudentLikeItsTeacherHasNoDivergence) {
+  const Problem p = problem(8, 30);
+  const at::Tensor hidden = p.hidden.to(at::kFloat), weight = p.weight.to(at::kFloat).requires_grad_(true);
+  const LossResult out = linear_loss(hidden, weight, {}, {}, {.forward_kl = 1, .reverse_kl = 1}, {hidden, weight.detach()});
+  out.sum.backward();
+  EXPECT_EQ(out.tokens, 8);
+  EXPECT_LT(std::abs(out.sum.item<double>()), 1e-5);
+  EXPECT_LT(weight.grad().abs().max().item<double>(), 1e-5);
+  EXPECT_FALSE(out.cross_entropy.defined());
+}
+
+TEST(LinearLoss, FrozenHeadAndFrozenHiddenGetNoGradient) {
+  const Problem p = problem(8, 30);
+  const at::Tensor hidden = p.hidden.clone().requires_grad_(true), weight = p.weight.clone().requires_grad_(true);
+  linear_cross_entropy(hidden, p.weight, p.targets).sum.backward();
+  EXPECT_TRUE(hidden.grad().defined());
+  linear_cross_entropy(p.hidden, weight, p.targets).sum.backward();
+  EXPECT_TRUE(weight.grad().defined());
+  EXPECT_FALSE(linear_cross_entropy(p.hidden, p.weight, p.targets).sum.requires_grad());
+}
+
+TEST(LinearLoss, HalfPrecisionIsClose) {
+  for (const at::Device device : test_devices()) {
+    const Problem p = problem(40, 33);
+    const LossMix mix{.cross_entropy = 1, .reverse_kl = 1};
+    expect_same(loss_function(p, mix, device, false), loss_function(p, mix, at::kCPU, true), {p.hidden, p.weight}, device,
+                at::kBFloat16, 5e-2);
+  }
+}
+
+TEST(LinearLoss, RefusesATargetOutsideTheVocabulary) {
+  EXPECT_THROW(linear_cross_entropy(at::ones({1, 2}), at::ones({4, 2}), at::tensor({4}, at::kLong)), std::logic_error);
+  EXPECT_THROW(linear_loss(at::ones({1, 2}), at::ones({4, 2}), {}, {}, {.cross_entropy = 1}), std::logic_error);
+}
+
+TEST(LogProbs, AreThoseOfTheTargets) {
+  const Problem p = problem(300, 17);
+  const at::Tensor all = p.hidden.matmul(p.weight.t()).log_softmax(1);
+  const at::Tensor chosen = all.gather(1, p.targets.clamp_min(0).unsqueeze(1)).squeeze(1) * p.targets.ne(ignored_target);
+  const at::Tensor found = log_probs(p.hidden.to(at::kFloat), p.weight.to(at::kFloat).requires_grad_(true), p.targets);
+  EXPECT_LT(relative_error(found, chosen), 1e-5);
+  EXPECT_FALSE(found.requires_grad());
+}
+
+TEST(LinearLoss, UsesAllThreads) {
+  const at::Tensor hidden = at::randn({1024, 8}), weight = at::randn({4000, 8}), targets = at::zeros({1024}, at::kLong);
+  EXPECT_EQ(busy_threads([&] {
+              for (int i = 0; i < 5; ++i) linear_cross_entropy(hidden, weight, targets);
+            }),
+            at::get_num_threads());
+}
+
+}  // namespace linear_loss_test
+}  // namespace molt::ops
