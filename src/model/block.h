@@ -36,7 +36,8 @@ class Block {
   const BlockConfig& config() const { return config_; }
   Mixer& mixer() { return *mixers_.at(config_.active); }
   const Mixer& mixer() const { return *mixers_.at(config_.active); }
-  // Puts a mixer under a name and makes it the active one; the others stay. `config` describes it.
+  // Puts a mixer under a name and makes it the active one; the others stay. For a model's block, call Model's function of the
+  // same name (as with the next two), which keeps the model's configuration in step.
   void set_mixer(const std::string& name, std::unique_ptr<Mixer> mixer);
   // Leaves only the active mixer.
   void drop_inactive();

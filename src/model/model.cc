@@ -32,13 +32,19 @@ Model::Model(ModelConfig config) : config_(std::move(config)) {
     }
     config_.blocks[i] = blocks.back().config();
   }
+  prepare_rotary(at::kCPU);
+}
+
+void Model::prepare_rotary(at::Device device) {
+  rotary_width_ = 0;
+  for (const Block& block : blocks) rotary_width_ = std::max(rotary_width_, block.mixer().rotary_width());
+  if (rotary_width_ > 0) rotary_ = config_.rotary.frequencies(rotary_width_, device);
 }
 
 ops::RotaryTable Model::rotary_table(const at::Tensor& positions) const {
-  std::int64_t width = 0;
-  for (const Block& block : blocks) width = std::max(width, block.mixer().rotary_width());
-  if (width == 0) return {};
-  return ops::rotary_table(config_.rotary.frequencies(width, positions.device()), positions);
+  if (rotary_width_ == 0) return {};
+  const bool ready = rotary_.inverse_frequencies.device() == positions.device();
+  return ops::rotary_table(ready ? rotary_ : config_.rotary.frequencies(rotary_width_, positions.device()), positions);
 }
 
 at::Tensor Model::forward(const PackedBatch& given, Recompute recompute, Taps* taps) const {
@@ -121,6 +127,7 @@ void Model::initialise(const InitialiseOptions& options, at::Device device, at::
   }
   whole("final_norm.weight", final_norm, false);
   if (!config_.tied_embeddings) whole("head.weight", head.weight, true);
+  prepare_rotary(device);
 }
 
 at::ScalarType Model::stored_dtype(const std::string& name, at::ScalarType dtype) const {
@@ -141,6 +148,7 @@ void Model::to(at::Device device, at::ScalarType dtype) {
     if (!result.defined()) result = value.to(device, target);
     value = result;
   });
+  prepare_rotary(device);
 }
 
 std::unique_ptr<Model> Model::share() const {
@@ -159,10 +167,27 @@ double Model::flops(std::int64_t context) const {
   return total;
 }
 
+void Model::follow(std::int64_t layer) {
+  const auto i = static_cast<std::size_t>(layer);
+  config_.blocks[i] = blocks[i].config();
+  prepare_rotary(rotary_width_ > 0 ? rotary_.inverse_frequencies.device() : at::Device(at::kCPU));
+}
+
 void Model::set_mixer(std::int64_t layer, const std::string& name, std::unique_ptr<Mixer> mixer) {
-  Block& block = blocks.at(static_cast<std::size_t>(layer));
-  block.set_mixer(name, std::move(mixer));
-  config_.blocks[static_cast<std::size_t>(layer)] = block.config();
+  blocks.at(static_cast<std::size_t>(layer)).set_mixer(name, std::move(mixer));
+  follow(layer);
+}
+
+void Model::activate(std::int64_t layer, const std::string& name) {
+  blocks.at(static_cast<std::size_t>(layer)).activate(name);
+  follow(layer);
+}
+
+void Model::drop_inactive() {
+  for (std::int64_t i = 0; i < config_.num_layers(); ++i) {
+    blocks[static_cast<std::size_t>(i)].drop_inactive();
+    follow(i);
+  }
 }
 
 }  // namespace molt

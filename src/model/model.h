@@ -42,6 +42,10 @@ class Model {
   const ModelConfig& config() const { return config_; }
   // Puts a mixer in place of layer i's and keeps config() in step.
   void set_mixer(std::int64_t layer, const std::string& name, std::unique_ptr<Mixer> mixer);
+  // Chooses among layer i's mixers, and keeps config() in step.
+  void activate(std::int64_t layer, const std::string& name);
+  // Leaves each layer only its active mixer.
+  void drop_inactive();
   at::Device device() const { return embedding.device(); }
   at::ScalarType dtype() const { return embedding.scalar_type(); }
   const at::Tensor& head_weight() const { return config_.tied_embeddings ? embedding : head.weight; }
@@ -52,10 +56,15 @@ class Model {
   Linear head;            // hidden -> vocabulary; empty when embeddings are tied
 
  private:
+  // After a layer's mixers changed.
+  void follow(std::int64_t layer);
+  void prepare_rotary(at::Device device);
   ops::RotaryTable rotary_table(const at::Tensor& positions) const;
   at::ScalarType stored_dtype(const std::string& name, at::ScalarType dtype) const;
 
   ModelConfig config_;
+  std::int64_t rotary_width_ = 0;  // 0: no mixer turns anything
+  ops::Rotary rotary_;             // its frequencies, ready on the device that the weights were last moved to
 };
 
 }  // namespace molt

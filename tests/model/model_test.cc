@@ -218,9 +218,11 @@ TEST(Model, ReplacesAMixer) {
   model->set_mixer(1, "mamba", std::move(mixer));
   EXPECT_EQ(model->config().layout(), (std::vector<std::string>{"t", "m2"}));
   EXPECT_GT(difference(before, model->forward(random_batch({5}))), 1e-3);
-  model->blocks[1].activate("attention");
+  model->activate(1, "attention");
+  EXPECT_EQ(model->config().layout(), (std::vector<std::string>{"t", "t"}));
   EXPECT_EQ(difference(before, model->forward(random_batch({5}))), 0);
-  model->blocks[1].drop_inactive();
+  EXPECT_EQ(model->share()->parameters().size(), model->parameters().size());
+  model->drop_inactive();
   for (const Parameter& parameter : model->parameters()) EXPECT_EQ(parameter.name.find("mamba"), std::string::npos);
 }
 

@@ -5,7 +5,7 @@
 namespace molt {
 
 void MambaConfig::visit(ConfigVisitor& v) {
-  v.field("d_inner", d_inner, "Channels: heads * head_size of the attention it takes over from");
+  v.field("d_inner", d_inner, "Channels; 0: heads * head_size of the model's attention block");
   v.field("d_xb", d_xb, "Columns of x and of B; 0: head_groups * head_size of the model's attention block");
   v.field("state_size", state_size, "State values a channel, and the width of a group of channels");
   v.field("dt_rank", dt_rank, "Width of the bottleneck from which the step sizes dt are projected");
@@ -21,14 +21,19 @@ void MambaConfig::visit(ConfigVisitor& v) {
 }
 
 void MambaConfig::complete(const std::vector<std::shared_ptr<const MixerConfig>>& others) {
-  if (d_xb != 0) return;
-  for (const auto& other : others) {
-    const auto* attention = dynamic_cast<const AttentionConfig*>(other.get());
-    if (!attention) continue;
-    require(d_xb == 0 || d_xb == attention->key_size(), "mixer mamba: d_xb: missing, and the attention blocks disagree: ", d_xb,
-            " or ", attention->key_size());
-    d_xb = attention->key_size();
-  }
+  const auto fill = [&](const char* key, std::int64_t& value, std::int64_t (AttentionConfig::*size)() const) {
+    if (value != 0) return;
+    for (const auto& other : others) {
+      const auto* attention = dynamic_cast<const AttentionConfig*>(other.get());
+      if (!attention) continue;
+      const std::int64_t wanted = (attention->*size)();
+      require(value == 0 || value == wanted, "mixer mamba: ", key, ": missing, and the attention blocks disagree: ", value,
+              " or ", wanted);
+      value = wanted;
+    }
+  };
+  fill("d_inner", d_inner, &AttentionConfig::query_size);
+  fill("d_xb", d_xb, &AttentionConfig::key_size);
 }
 
 namespace mamba_config {

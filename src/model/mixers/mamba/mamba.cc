@@ -30,13 +30,16 @@ std::vector<Linear::Section> checked_sections(const MambaConfig& config) {
   return {{"z", config.d_inner}, {"x", config.d_xb}, {"B", config.d_xb}, {"C", config.d_inner}};
 }
 
-// Before x's sequences go on, those that only begin: their slots may hold what an earlier sequence left.
+// Slots of sequences that only begin may hold what an earlier sequence left.
 void clear_new_sequences(const Step& step, BlockCache& cache) {
+  std::vector<std::int64_t> fresh;
   for (std::size_t i = 0; i < step.contexts.size(); ++i) {
-    if (step.contexts[i] != 0) continue;
-    const at::Tensor slot = step.state_slots.narrow(0, static_cast<std::int64_t>(i), 1);
-    for (at::Tensor& entry : cache) entry.index_fill_(0, slot, 0);
+    if (step.contexts[i] == 0) fresh.push_back(static_cast<std::int64_t>(i));
   }
+  if (fresh.empty()) return;
+  at::Tensor slots = step.state_slots;
+  if (fresh.size() < step.contexts.size()) slots = slots.index_select(0, at::tensor(fresh, at::kLong).to(slots.device()));
+  for (at::Tensor& entry : cache) entry.index_fill_(0, slots, 0);
 }
 
 }  // namespace mamba_detail

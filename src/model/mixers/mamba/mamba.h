@@ -23,11 +23,10 @@ class MambaConfig : public MixerConfig {
   std::string type() const override { return "mamba"; }
   void visit(ConfigVisitor& visitor) override;
   std::unique_ptr<MixerConfig> clone() const override { return std::make_unique<MambaConfig>(*this); }
-  // d_xb = head_groups * head_size of the model's attention.
+  // d_inner = heads * head_size and d_xb = head_groups * head_size of the model's attention, where they are 0.
   void complete(const std::vector<std::shared_ptr<const MixerConfig>>& others) override;
 
-  std::int64_t d_inner = 0;
-  std::int64_t d_xb = 0;  // 0: not known yet
+  std::int64_t d_inner = 0, d_xb = 0;  // 0: not known yet
   std::int64_t state_size = 16;
   std::int64_t dt_rank = 16;
   std::int64_t d_conv = 4;
