@@ -1,0 +1,58 @@
+// The scan and the convolution keep every core busy, forward and backward, also with a single sequence.
+#include <ATen/Functions.h>
+#include <ATen/Parallel.h>
+#include <gtest/gtest.h>
+
+#include "busy_threads.h"
+#include "ops/causal_conv/causal_conv.h"
+#include "ops/selective_scan/selective_scan.h"
+
+namespace molt::ops {
+namespace threads_test {
+
+TEST(Threads, ScanUsesThemAll) {
+  const int threads = std::min(at::get_num_threads(), 4);
+  at::set_num_threads(threads);
+  const Sequences sequences = Sequences::of({2048});
+  ScanInput in{.x = at::randn({2048, 64}),
+               .dt = at::randn({2048, 256}),
+               .dt_bias = {},
+               .A_log = at::zeros({256, 16}),
+               .B = at::randn({2048, 64}),
+               .C = at::randn({2048, 256}),
+               .D = {},
+               .z = {},
+               .initial_state = {}};
+  const auto forward = [&] {
+    for (int i = 0; i < 8; ++i) selective_scan(in, sequences);
+  };
+  forward();
+  EXPECT_EQ(busy_threads(forward), threads);
+  in.dt.requires_grad_(true);
+  EXPECT_EQ(busy_threads([&] {
+              for (int i = 0; i < 4; ++i) selective_scan(in, sequences).y.sum().backward();
+            }),
+            threads);
+}
+
+TEST(Threads, ConvolutionUsesThemAll) {
+  const int threads = std::min(at::get_num_threads(), 4);
+  at::set_num_threads(threads);
+  const Sequences sequences = Sequences::of({8192});
+  ConvInput in;
+  in.x = at::randn({8192, 256});
+  in.weight = at::randn({256, 4});
+  const auto forward = [&] {
+    for (int i = 0; i < 10; ++i) causal_conv(in, sequences);
+  };
+  forward();
+  EXPECT_EQ(busy_threads(forward), threads);
+  in.x.requires_grad_(true);
+  EXPECT_EQ(busy_threads([&] {
+              for (int i = 0; i < 5; ++i) causal_conv(in, sequences).sum().backward();
+            }),
+            threads);
+}
+
+}  // namespace threads_test
+}  // namespace molt::ops
