@@ -4,8 +4,11 @@
 #include <pcre2.h>
 
 #include <cstdint>
+#include <new>
+#include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/json.h"
 
 namespace molt::text {
 namespace regex {
@@ -13,6 +16,12 @@ namespace regex {
 constexpr std::size_t longest_pattern = 1 << 16;
 constexpr std::uint32_t most_steps = 10'000'000, most_heap_kibibytes = 64 * 1024;
 constexpr std::size_t first_stack = 32 * 1024, largest_stack = 8 * 1024 * 1024;
+
+// A pattern as messages show it: on one line, its beginning if it is long.
+std::string shown(std::string_view pattern) {
+  constexpr std::size_t most = 100;
+  return to_line(Json(std::string(pattern.substr(0, most)))) + (pattern.size() > most ? "…" : "");
+}
 
 // Oniguruma's pattern in PCRE2's syntax. One pass that knows three contexts: plain, inside [ ], and the flags after "(?".
 class Translation {
@@ -33,11 +42,10 @@ class Translation {
       set_character();
     } else if (looking_at("(?")) {
       group();
+    } else if (c == '[') {
+      open_set();
     } else {
-      if (c == '[')
-        open_set();
-      else
-        copy(1);
+      copy(1);
     }
   }
 
@@ -55,12 +63,12 @@ class Translation {
   void set_character() {
     if (looking_at("[:")) {
       const auto end = in_.find(":]", at_);
-      require(end != in_.npos, place_, ": found [: without :] in \"", in_, '"');
+      require(end != in_.npos, place_, ": found [: without :] in ", shown(in_));
       copy(end + 2 - at_);
       return;
     }
-    require(in_[at_] != '[' && !looking_at("&&"), place_, ": found a set inside a set in \"", in_,
-            "\", expected a pattern without set operations");
+    require(in_[at_] != '[' && !looking_at("&&"), place_, ": found a set inside a set in ", shown(in_),
+            ", expected a pattern without set operations");
     if (in_[at_] == ']') in_set_ = false;
     copy(1);
   }
@@ -75,7 +83,7 @@ class Translation {
       case 'w':
         return replace(2, in_set_ ? "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}" : "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}]");
       case 'W':
-        require(!in_set_, place_, ": found \\W inside a set in \"", in_, "\", expected it outside");
+        require(!in_set_, place_, ": found \\W inside a set in ", shown(in_), ", expected it outside");
         return replace(2, "[^\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}]");
       case 'h':
         return replace(2, in_set_ ? "0-9a-fA-F" : "[0-9a-fA-F]");
@@ -158,7 +166,8 @@ Regex::Regex(std::string_view pattern, std::string place) {
   std::size_t offset = 0;
   pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
                                    PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error, &offset, nullptr);
-  require(code != nullptr, place, ": cannot read the pattern \"", translated, "\" at ", offset, ": ", regex::error_text(error));
+  require(code != nullptr, place, ": cannot read the pattern ", regex::shown(translated), " at ", offset, ": ",
+          regex::error_text(error));
   code_ = std::make_shared<const Code>(code, std::move(place));
 }
 
