@@ -7,7 +7,7 @@
 
 namespace molt::test {
 
-namespace {
+namespace batch_test {
 
 TEST(PackedBatch, ShiftsTargetsInsideEachSequence) {
   const PackedBatch batch = PackedBatch::of({{{5, 6, 7}, {9, 0, 0.5}}, {{8}, {}}, {{1, 2}, {}}});
@@ -30,6 +30,6 @@ TEST(PackedBatch, RefusesWeightsThatDoNotMatch) {
   EXPECT_THROW(PackedBatch::of({{{1, 2, 3}, {1, 1}}}), std::logic_error);
 }
 
-}  // namespace
+}  // namespace batch_test
 
 }  // namespace molt::test

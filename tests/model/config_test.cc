@@ -10,7 +10,7 @@
 
 namespace molt::test {
 
-namespace {
+namespace config_test {
 
 // The published fragment; PATTERN and NUMBER are put in.
 std::string published(const std::string& pattern, int num_blocks) {
@@ -152,6 +152,6 @@ TEST(MixerKinds, AreFoundByTypeAndLetter) {
   }
 }
 
-}  // namespace
+}  // namespace config_test
 
 }  // namespace molt::test

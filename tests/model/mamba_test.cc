@@ -15,7 +15,7 @@
 
 namespace molt::test {
 
-namespace {
+namespace mamba_test {
 
 at::Tensor tensor_of(const Json& stored) {
   const auto values = stored.at("values").get<std::vector<float>>();
@@ -259,6 +259,6 @@ TEST(MambaKind, NamesTheTensorsOnDisk) {
   EXPECT_EQ(found, 9u);
 }
 
-}  // namespace
+}  // namespace mamba_test
 
 }  // namespace molt::test

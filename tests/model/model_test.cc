@@ -16,7 +16,7 @@
 
 namespace molt::test {
 
-namespace {
+namespace model_test {
 
 struct Named {
   std::string name;
@@ -329,6 +329,6 @@ TEST(Model, RefusesSettingsThatMakeNoModel) {
   EXPECT_EQ(error_of(config), "layer 1: mixer mamba: d_xb: found 0, expected a positive multiple of state_size 16");
 }
 
-}  // namespace
+}  // namespace model_test
 
 }  // namespace molt::test

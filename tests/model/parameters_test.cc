@@ -13,7 +13,7 @@
 
 namespace molt::test {
 
-namespace {
+namespace parameters_test {
 
 bool everything(const std::string&) {
   return true;
@@ -162,6 +162,6 @@ TEST(Linear, NamesItsRowSections) {
   EXPECT_EQ(linear.forward(input)[1][7].item<float>(), 21 + 22 + 23 + 7);
 }
 
-}  // namespace
+}  // namespace parameters_test
 
 }  // namespace molt::test
