@@ -4,12 +4,17 @@
 
 namespace molt {
 
+Command bench_command();
+Command chat_command();
 Command compare_command();
 Command config_command();
 Command convert_command();
+Command distill_command();
 Command evaluate_command();
+Command generate_command();
 Command logits_command();
 Command prepare_command();
+Command rank_command();
 Command synthesize_command();
 Command train_command();
 

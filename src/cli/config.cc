@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "cli/commands.h"
 #include "data/prepare.h"
+#include "distill/recipe.h"
 #include "model/config.h"
 #include "train/config.h"
 
@@ -27,6 +28,8 @@ std::string description() {
 const std::vector<Kind>& kinds() {
   static const std::vector<Kind> all = {
       {"train", "molt train CONFIG", description<TrainConfig>},
+      {"recipe", "molt distill RECIPE", description<RecipeConfig>},
+      {"rank", "molt rank --set …, and `choose` of a recipe's stage", description<RankConfig>},
       {"prepare", "molt prepare CONFIG", description<PrepareConfig>},
       {"model", "model.base_model of a training, teacher.architecture of a recipe", description<ModelConfig>},
       {"synthesize", "data.synthetic of a training or a recipe", description<SyntheticConfig>},

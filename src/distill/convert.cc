@@ -18,7 +18,8 @@ void TargetMixerConfig::visit(ConfigVisitor& v) {
     if (kind.from_attention) types.push_back(kind.type);
   const std::string before = type;
   v.choice("type", type, types, "Kind of mixer that takes the place of attention");
-  if (!settings || type != before) settings = mixer_kind(type, v.place()).make_config();
+  // A copy of this configuration must not change with it.
+  settings = settings && type == before ? settings->clone() : mixer_kind(type, v.place()).make_config();
   settings->visit(v);
 }
 
@@ -31,22 +32,46 @@ std::vector<std::int64_t> attention_layers(const ModelConfig& config) {
   return layers;
 }
 
+namespace conversion {
+
+// All checks before the first change.
+void check_layers(const ModelConfig& config, const std::vector<std::int64_t>& layers, const std::string& place) {
+  const std::vector<std::int64_t> convertible = attention_layers(config);
+  std::set<std::int64_t> seen;
+  for (const std::int64_t layer : layers) {
+    require(layer >= 0 && layer < config.num_layers(), place, ": found layer ", layer, ", expected 0 to ",
+            config.num_layers() - 1);
+    require(seen.insert(layer).second, place, ": layer ", layer, " is named twice");
+    const BlockConfig& block = config.blocks[static_cast<std::size_t>(layer)];
+    require(std::binary_search(convertible.begin(), convertible.end(), layer), place, ": layer ", layer, " is ",
+            block.identity ? "identity" : block.mixer().type(), " already, expected attention");
+  }
+}
+
+}  // namespace conversion
+
+ModelConfig converted_config(const ModelConfig& config, const std::vector<std::int64_t>& layers, const TargetMixerConfig& target,
+                             const std::string& place) {
+  conversion::check_layers(config, layers, place);
+  ModelConfig converted = config;
+  for (const std::int64_t layer : layers) {
+    BlockConfig& block = converted.blocks[static_cast<std::size_t>(layer)];
+    std::shared_ptr<MixerConfig> settings = target.settings->clone();
+    settings->complete({block.mixers.at(block.active)});
+    block = block.with_mixer(std::move(settings));
+  }
+  return converted;
+}
+
 void convert_layers(Model& student, const Model& teacher, const std::vector<std::int64_t>& layers,
                     const TargetMixerConfig& target, std::uint64_t seed, const std::string& place) {
   const MixerKind& kind = mixer_kind(target.type, place);
   require(kind.from_attention, place, ": a layer cannot be converted to \"", target.type, "\"");
-  const std::int64_t count = student.config().num_layers();
-  require(count == teacher.config().num_layers(), place, ": the model has ", count, " layers and its teacher ",
-          teacher.config().num_layers(), ", expected the same");
-  const auto convertible = attention_layers(student.config());
-  const auto of_teacher = attention_layers(teacher.config());
-  std::set<std::int64_t> seen;
-  for (const std::int64_t layer : layers) {  // all checks before the first change
-    require(layer >= 0 && layer < count, place, ": found layer ", layer, ", expected 0 to ", count - 1);
-    require(seen.insert(layer).second, place, ": layer ", layer, " is named twice");
-    const auto& block = student.config().blocks[static_cast<std::size_t>(layer)];
-    require(std::binary_search(convertible.begin(), convertible.end(), layer), place, ": layer ", layer, " is ",
-            block.identity ? "identity" : block.mixer().type(), " already, expected attention");
+  require(student.config().num_layers() == teacher.config().num_layers(), place, ": the model has ",
+          student.config().num_layers(), " layers and its teacher ", teacher.config().num_layers(), ", expected the same");
+  conversion::check_layers(student.config(), layers, place);
+  const std::vector<std::int64_t> of_teacher = attention_layers(teacher.config());
+  for (const std::int64_t layer : layers) {
     require(std::binary_search(of_teacher.begin(), of_teacher.end(), layer), place, ": layer ", layer,
             " of the teacher is no attention layer to take weights from");
   }
@@ -60,8 +85,8 @@ void convert_layers(Model& student, const Model& teacher, const std::vector<std:
     } catch (const UserError& error) {
       fail(place, ": layer ", layer, ": ", error.what());
     }
-    student.blocks[static_cast<std::size_t>(layer)].drop_inactive();
   }
+  student.drop_inactive();
 }
 
 }  // namespace molt

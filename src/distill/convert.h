@@ -26,6 +26,10 @@ struct TargetMixerConfig {
 void convert_layers(Model& student, const Model& teacher, const std::vector<std::int64_t>& layers,
                     const TargetMixerConfig& target, std::uint64_t seed, const std::string& place);
 
+// The configuration of the model that convert_layers makes, from configurations alone; the same errors for layers.
+ModelConfig converted_config(const ModelConfig& config, const std::vector<std::int64_t>& layers, const TargetMixerConfig& target,
+                             const std::string& place);
+
 // Layers whose active mixer is attention (full or sliding window), in order.
 std::vector<std::int64_t> attention_layers(const ModelConfig& config);
 

@@ -4,6 +4,7 @@
 #include <ATen/Functions.h>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/random.h"
@@ -126,6 +127,7 @@ LoopResult run_training(const TrainConfig& config, RunModels& models, const RunO
   Objective& objective = own ? *own : *options.objective;
   const std::unique_ptr<BatchSource> source =
       open_source(config.data, models.tokenizer, vocabulary, seed, options.place + ": data");
+  if (options.position) source->restore(*options.position);
 
   std::vector<std::unique_ptr<HeldOutLoss>> held_out;
   std::vector<Evaluator*> evaluators = options.evaluators;

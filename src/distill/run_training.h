@@ -43,6 +43,7 @@ struct RunOptions {
   std::map<std::string, std::string> versions;  // of the program
   std::vector<Evaluator*> evaluators = {};      // beside the held-out data of the configuration
   Objective* objective = nullptr;               // instead of the head's
+  std::shared_ptr<const Json> position = {};    // of the data where a new run begins; null: its start
   std::string resolved = {};                    // kept as the run's config.yaml instead of the configuration's own text
 };
 

@@ -1,0 +1,79 @@
+#include <iomanip>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/interrupt.h"
+#include "cli/commands.h"
+#include "cli/options.h"
+#include "distill/plan.h"
+#include "distill/recipe.h"
+
+namespace molt {
+
+namespace distill_command_parts {
+
+struct Options {
+  std::string recipe;
+  std::vector<std::string> set;
+  bool dry_run = false;
+  ComputeOptions compute;
+};
+
+// "t m2 t m2" as "a.a.": one sign a layer.
+std::string strip(const OrderedJson& layout) {
+  std::string signs;
+  for (const auto& letter : layout) signs += letter == "t" ? 'a' : letter == "swa" ? 'w' : letter == "m2" ? 'M' : '-';
+  return signs;
+}
+
+void print_result(const std::string& name, const OrderedJson& entry, std::size_t width) {
+  std::cout << std::left << std::setw(static_cast<int>(width)) << name << "  " << strip(entry["layout"]) << std::right;
+  if (entry.contains("total_tokens")) {
+    std::cout << "  " << std::setw(11) << std::llround(entry["total_tokens"].get<double>()) << " tokens";
+  }
+  if (entry.contains("scores")) {
+    for (const auto& [task, score] : entry["scores"].items()) {
+      std::cout << "  " << task << " " << std::fixed << std::setprecision(3) << score["accuracy"].get<double>() << " +- "
+                << score["standard_error"].get<double>();
+    }
+  }
+  std::cout << "\n";
+}
+
+int run(const Options& options) {
+  auto recipe = load_config<RecipeConfig>(options.recipe, options.set);
+  if (!options.compute.device_name.empty()) recipe.device = options.compute.device_name;
+  if (!options.compute.dtype_name.empty()) recipe.dtype = options.compute.dtype_name;
+  set_threads(options.compute.threads);
+  if (options.dry_run) {
+    std::cout << plan_text(plan_recipe(recipe, teacher_config(recipe, options.recipe), options.recipe),
+                           this_machine(recipe.device, options.recipe));
+    return 0;
+  }
+  catch_interrupts();
+  run_recipe(recipe, {options.recipe, {{"molt", MOLT_VERSION}}});
+  const fs::path path = fs::path(recipe.output) / "recipe.json";
+  const OrderedJson index = parse_ordered_json(read_file(path), path.string());
+  std::size_t width = 7;
+  for (const auto& stage : index["stages"]) width = std::max(width, stage["name"].get<std::string>().size());
+  std::cout << "a attention, M Mamba, one sign a layer\n";
+  print_result("teacher", index["teacher"], width);
+  for (const auto& stage : index["stages"]) print_result(stage["name"].get<std::string>(), stage, width);
+  return 0;
+}
+
+}  // namespace distill_command_parts
+
+Command distill_command() {
+  return {"distill", "Turn a teacher into hybrids, stage by stage", [](Arguments& arguments) -> std::function<int()> {
+            auto options = std::make_shared<distill_command_parts::Options>();
+            arguments.positional("RECIPE", options->recipe, "YAML file (molt config recipe shows what it may say)");
+            arguments.option("--set", options->set, "Override a key of the recipe: stages[0].training.steps=100");
+            arguments.flag("--dry-run", options->dry_run, "Print tokens, FLOPs, memory and what fits on this machine");
+            options->compute.declare(arguments);
+            return [options] { return distill_command_parts::run(*options); };
+          }};
+}
+
+}  // namespace molt

@@ -1,0 +1,90 @@
+#include "distill/rank.h"
+
+#include <iomanip>
+#include <iostream>
+
+#include "base/error.h"
+#include "base/interrupt.h"
+#include "cli/commands.h"
+#include "cli/options.h"
+#include "distill/run_training.h"
+#include "formats/hugging_face.h"
+
+namespace molt {
+
+namespace rank_command_parts {
+
+struct Options {
+  std::string model, teacher, data, output;
+  std::string method = "loo", scope = "layer", task;
+  std::vector<std::int64_t> layers;
+  std::optional<std::int64_t> steps, held_out_tokens, seed;
+  std::vector<std::string> set;
+  ComputeOptions compute;
+};
+
+RankConfig configuration(const Options& options) {
+  std::vector<std::string> set = {"method=" + options.method};
+  if (!options.data.empty()) set.push_back(options.data == "synthetic" ? "data.synthetic={}" : "data.path=" + options.data);
+  if (options.method == "loo") set.push_back("scope=" + options.scope);
+  if (!options.task.empty()) set.insert(set.end(), {"metric=task", "task.name=" + options.task});
+  if (options.steps) set.push_back(concat("steps=", *options.steps));
+  if (options.held_out_tokens) set.push_back(concat("held_out_tokens=", *options.held_out_tokens));
+  if (options.seed) set.push_back(concat("seed=", *options.seed));
+  set.insert(set.end(), options.set.begin(), options.set.end());
+  RankConfig config;
+  parse_config("", "molt rank", set, [&](ConfigVisitor& v) { config.visit(v); });
+  if (!options.layers.empty()) config.layers = options.layers;
+  return config;
+}
+
+int run(const Options& options) {
+  const RankConfig config = configuration(options);
+  const fs::path folder = resolve_model_folder(options.model);
+  const LoadOptions load{options.compute.device(), options.compute.dtype()};
+  catch_interrupts();
+  const std::unique_ptr<Model> model = load_model(folder, load);
+  std::shared_ptr<const Model> teacher;
+  if (config.method == "mmr") {
+    teacher = options.teacher.empty() ? model->share() : load_model(resolve_model_folder(options.teacher), load);
+    share_equal_tensors(*model, *teacher);
+  }
+  std::shared_ptr<const Tokenizer> tokenizer;
+  if (fs::exists(folder / "tokenizer.json")) tokenizer = Tokenizer::load(folder);
+
+  const Ranking ranking = rank_layers(config, {*model, teacher, tokenizer, "molt rank"}, options.output);
+  std::cout << "least important first\nlayer  score\n";
+  for (const std::int64_t layer : ranking.order) {
+    for (const LayerFigure& figure : ranking.layers) {
+      if (figure.layer != layer) continue;
+      std::cout << std::setw(5) << layer << "  " << std::setprecision(5) << figure.score << " +- " << std::setprecision(2)
+                << figure.standard_error << "\n";
+    }
+  }
+  return 0;
+}
+
+}  // namespace rank_command_parts
+
+Command rank_command() {
+  return {"rank", "Find the attention layers that can be spared", [](Arguments& arguments) -> std::function<int()> {
+            auto options = std::make_shared<rank_command_parts::Options>();
+            arguments.positional("MODEL", options->model, "Hugging Face folder, checkpoint or run");
+            arguments.option("--teacher", options->teacher, "Model that mmr distils from (default: MODEL itself)");
+            arguments.choice("--method", options->method, {"loo", "mmr"},
+                             "loo: leave each layer out; mmr: train a Mamba mixer in each layer's place");
+            arguments.option("--data", options->data, "Folder of molt prepare, or synthetic for fresh problems");
+            arguments.choice("--scope", options->scope, {"layer", "mixer"}, "What loo leaves out");
+            arguments.option("--task", options->task, "loo by accuracy on this task instead of the loss");
+            arguments.option("--steps", options->steps, "Training steps of each mmr candidate");
+            arguments.option("--layers", options->layers, "Candidates (default: every attention layer)");
+            arguments.option("--held-out-tokens", options->held_out_tokens, "Tokens on which layers are compared");
+            arguments.option("--seed", options->seed, "Order of the data, new weights");
+            arguments.option("--set", options->set, "Any other setting (molt config rank): optimizer.learning_rate=1e-3");
+            arguments.option("--output", options->output, "JSON file to write, or to continue", true);
+            options->compute.declare(arguments);
+            return [options] { return rank_command_parts::run(*options); };
+          }};
+}
+
+}  // namespace molt

@@ -1,0 +1,267 @@
+#include "distill/plan.h"
+
+#include <c10/core/CachingDeviceAllocator.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <iomanip>
+#include <set>
+
+#include "base/error.h"
+#include "base/progress.h"
+#include "distill/objective.h"
+#include "distill/run_training.h"
+#include "formats/hugging_face.h"
+#include "ops/linear_loss/linear_loss.h"
+#include "train/patterns.h"
+
+namespace molt {
+
+namespace planning {
+
+constexpr double fp32_bytes = 4;
+
+// Tokens that a token sees on average: half a sample.
+std::int64_t mean_context(const DataConfig& data, std::int64_t micro_batch_tokens) {
+  constexpr std::int64_t synthetic_problem = 128;
+  const std::int64_t sample = data.max_length > 0 ? data.max_length : data.synthetic ? synthetic_problem : micro_batch_tokens;
+  return std::max<std::int64_t>(1, sample / 2);
+}
+
+std::set<std::string> trained_names(Model& model, const std::vector<std::string>& patterns, const std::string& place) {
+  std::vector<std::string> names;
+  for (const Parameter& parameter : model.parameters()) names.push_back(parameter.name);
+  return select_names(patterns, names, place);
+}
+
+double count(Model& model) {
+  double total = 0;
+  for (const Parameter& parameter : model.parameters()) total += static_cast<double>(parameter.value.numel());
+  return total;
+}
+
+// Values a token that backward needs: what goes into each product and what comes out of it.
+struct Kept {
+  double mixer = 0, block = 0;  // the block's without the mixer's
+};
+
+Kept kept_values(Block& block) {
+  Kept kept;
+  block.visit("", [&](const std::string& name, at::Tensor& value) {
+    if (value.dim() != 2 || !name.ends_with(".weight")) return;
+    (name.starts_with(".mixers.") ? kept.mixer : kept.block) += static_cast<double>(value.size(0) + value.size(1));
+  });
+  return kept;
+}
+
+double activations(Model& student, Model& teacher, const StageConfig& stage, double element) {
+  const double hidden = static_cast<double>(student.config().hidden_size);
+  const auto tokens = static_cast<double>(stage.training.micro_batch_tokens);
+  double kept = 0, largest_block = 0, largest_mixer = 0;
+  for (Block& block : student.blocks) {
+    const Kept values = kept_values(block);
+    const std::string& recompute = stage.training.recompute;
+    kept += recompute == "block" ? hidden : recompute == "mixer" ? hidden + values.block : values.mixer + values.block;
+    largest_block = std::max(largest_block, values.mixer + values.block);
+    largest_mixer = std::max(largest_mixer, values.mixer);
+  }
+  kept += stage.training.recompute == "block" ? largest_block : stage.training.recompute == "mixer" ? largest_mixer : 0;
+  if (stage.head.distills()) {
+    double passing = 0;
+    for (Block& block : teacher.blocks) {
+      const Kept values = kept_values(block);
+      passing = std::max(passing, values.mixer + values.block);
+    }
+    kept = std::max(kept, passing) + hidden;
+  }
+  const std::int64_t vocabulary = student.config().vocabulary;
+  const double chunk = static_cast<double>(ops::loss_chunk_rows(vocabulary, at::kCPU) * vocabulary) * fp32_bytes;
+  return kept * tokens * element + chunk * (stage.head.distills() ? 4 : 2);
+}
+
+double ranking_flops(const StageConfig& stage, const Model& student, const Model& teacher, std::int64_t candidates,
+                     double context) {
+  const RankConfig& rank = stage.choose.rank;
+  const auto at = static_cast<std::int64_t>(context);
+  const auto held_out = static_cast<double>(rank.held_out_tokens);
+  if (stage.choose.method == "list") return 0;
+  // On average half of the layers follow the one that is left out.
+  if (stage.choose.method == "loo") return held_out * student.flops(at) * (1.5 + static_cast<double>(candidates) / 2);
+  const auto lesson = static_cast<double>(rank.steps * rank.micro_batches * rank.micro_batch_tokens);
+  const double each = lesson * (2 * student.flops(at) + teacher.flops(at)) + 2 * held_out * student.flops(at);
+  return static_cast<double>(candidates) * each;
+}
+
+double tokens_of(const LoopConfig& loop) {
+  return static_cast<double>(loop.steps) * static_cast<double>(loop.micro_batches) * static_cast<double>(loop.micro_batch_tokens);
+}
+
+double checkpoint_disk(const LoopConfig& loop, double weights, double trained) {
+  return static_cast<double>(loop.keep_checkpoints + 1) * (weights + trained * 3 * fp32_bytes);
+}
+
+class Planner {
+ public:
+  Planner(const RecipeConfig& recipe, const ModelConfig& teacher, at::ScalarType dtype, const std::string& place)
+      : recipe_(recipe),
+        place_(place),
+        configs_(stage_configs(recipe, teacher, place)),
+        teacher_(teacher),
+        element_(static_cast<double>(c10::elementSize(dtype))),
+        master_(dtype == at::kFloat ? 0 : fp32_bytes) {
+    for (const Parameter& parameter : teacher_.parameters()) teacher_names_.insert(parameter.name);
+  }
+
+  StagePlan stage(const StageConfig& stage) {
+    Model student(configs_.at(stage.name)), before(configs_.at(stage.from));
+    const std::vector<std::int64_t> open = attention_layers(before.config());
+    std::vector<std::int64_t> fresh;
+    for (const std::int64_t layer : open) {
+      const std::vector<std::int64_t> left = attention_layers(student.config());
+      if (!std::binary_search(left.begin(), left.end(), layer)) fresh.push_back(layer);
+    }
+    const std::int64_t context = mean_context(recipe_.data_of(stage), stage.training.micro_batch_tokens);
+    StagePlan plan;
+    plan.name = stage.name;
+    plan.from = stage.from;
+    plan.layers = student.config().num_layers();
+    plan.mamba_layers = stage.mamba_layers;
+    plan.parameters = count(student);
+    plan.how = stage.head.distills() ? stage.head.distillation_loss_implementation : "SFT";
+    const double tokens = tokens_of(stage.training);
+    plan.tokens = tokens;
+    plan.student_flops = tokens * 3 * student.flops(context);
+    plan.teacher_flops = stage.head.distills() ? tokens * teacher_.flops(context) : 0;
+    if (!fresh.empty()) {
+      const std::int64_t candidates = stage.choose.candidates > 0 ? stage.choose.candidates : std::ssize(open);
+      plan.how = concat(stage.choose.method, stage.choose.method == "list" ? "" : concat(" of ", candidates), ", ", plan.how);
+      plan.ranking_flops = ranking_flops(stage, before, teacher_, candidates, static_cast<double>(context));
+    }
+
+    const std::set<std::string> trained =
+        trained_names(student, stage.training.trainable, concat(place_, ": stage ", stage.name, ": training.trainable"));
+    std::set<std::string>& touched = touched_[stage.name] = touched_[stage.from];
+    student.visit([&](const std::string& name, at::Tensor& value) {
+      const auto values = static_cast<double>(value.numel());
+      if (trained.contains(name)) plan.trained += values;
+      const bool shared = !trained.contains(name) && !touched.contains(name) && teacher_names_.contains(name);
+      if (!shared) plan.memory.student += values * element_;
+    });
+    touched.insert(trained.begin(), trained.end());
+    plan.memory.teacher = stage.head.distills() || !fresh.empty() ? count(teacher_) * element_ : 0;
+    plan.memory.gradients = plan.trained * fp32_bytes;
+    plan.memory.optimizer = plan.trained * (2 * fp32_bytes + master_);
+    plan.memory.activations = activations(student, teacher_, stage, element_);
+
+    const double weights = plan.parameters * element_;
+    plan.disk = checkpoint_disk(stage.training, weights, plan.trained) + weights;
+    if (stage.match && !fresh.empty()) {
+      const double matched = tokens_of(*stage.match);
+      double mixers = 0, new_values = 0;
+      for (const std::int64_t layer : fresh) {
+        Mixer& mixer = student.blocks[static_cast<std::size_t>(layer)].mixer();
+        mixers += 3 * mixer.flops(context);
+        mixer.visit("", [&](const std::string&, at::Tensor& value) { new_values += static_cast<double>(value.numel()); });
+      }
+      plan.tokens += matched;
+      plan.student_flops += matched * mixers;
+      plan.teacher_flops += matched * teacher_.flops(context);
+      plan.disk += checkpoint_disk(*stage.match, weights, new_values);
+    }
+    return plan;
+  }
+
+  double teacher_parameters() { return count(teacher_); }
+
+ private:
+  const RecipeConfig& recipe_;
+  const std::string& place_;
+  std::map<std::string, ModelConfig> configs_;
+  Model teacher_;
+  double element_, master_;
+  std::set<std::string> teacher_names_;
+  std::map<std::string, std::set<std::string>> touched_;  // by stage: parameters that are not the teacher's any more
+};
+
+std::string scientific(double value) {
+  std::ostringstream text;
+  text << std::scientific << std::setprecision(2) << value;
+  return value == 0 ? "-" : text.str();
+}
+
+std::string fixed(double value, int digits) {
+  std::ostringstream text;
+  text << std::fixed << std::setprecision(digits) << value;
+  return text.str();
+}
+
+// Rows of cells as text, the first row underlined, columns as wide as their widest cell and right-aligned but for the first.
+std::string table(const std::vector<std::vector<std::string>>& rows) {
+  std::vector<std::size_t> widths(rows[0].size());
+  for (const auto& row : rows) {
+    for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+  }
+  std::ostringstream text;
+  for (const auto& row : rows) {
+    text << std::left << std::setw(static_cast<int>(widths[0])) << row[0] << std::right;
+    for (std::size_t i = 1; i < row.size(); ++i) text << "  " << std::setw(static_cast<int>(widths[i])) << row[i];
+    text << "\n";
+  }
+  return text.str();
+}
+
+}  // namespace planning
+
+ModelConfig teacher_config(const RecipeConfig& recipe, const std::string& place) {
+  const std::string& path = recipe.teacher.pretrained.path;
+  if (!path.empty() && (fs::exists(path) || !recipe.teacher.architecture)) {
+    return read_model_config(resolve_model_folder(path));
+  }
+  require(recipe.teacher.architecture && !recipe.teacher.architecture->blocks.empty(), place,
+          ": teacher: found neither a folder (pretrained.path) nor an architecture, expected one of them");
+  return *recipe.teacher.architecture;
+}
+
+RecipePlan plan_recipe(const RecipeConfig& recipe, const ModelConfig& teacher, const std::string& place) {
+  RecipePlan plan;
+  const bool on_gpu = recipe.device == "cuda" || (recipe.device == "auto" && this_machine("auto", place).memory == "GPU");
+  plan.dtype = dtype_of(recipe.dtype, on_gpu ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU));
+  planning::Planner planner(recipe, teacher, plan.dtype, place);
+  plan.teacher_parameters = planner.teacher_parameters();
+  plan.context = planning::mean_context(recipe.data, recipe.training.micro_batch_tokens);
+  for (const StageConfig& stage : recipe.stages) plan.stages.push_back(planner.stage(stage));
+  return plan;
+}
+
+Machine this_machine(const std::string& device, const std::string& place) {
+  if (device_of(device, place).is_cuda()) {
+    return {"GPU", static_cast<double>(c10::getDeviceAllocator(at::kCUDA)->getMemoryInfo(0).second)};
+  }
+  return {"RAM", static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE))};
+}
+
+std::string plan_text(const RecipePlan& plan, const Machine& machine) {
+  using planning::fixed;
+  using planning::scientific;
+  double tokens = 0, flops = 0;
+  std::vector<std::vector<std::string>> work = {{"stage", "from", "Mamba", "how", "tokens", "student", "teacher", "ranking"}};
+  std::vector<std::vector<std::string>> memory = {
+      {"stage", "trained", "teacher", "student", "gradients", "optimizer", "activations", "total", "disk", ""}};
+  for (const StagePlan& stage : plan.stages) {
+    tokens += stage.tokens;
+    flops += stage.student_flops + stage.teacher_flops + stage.ranking_flops;
+    work.push_back({stage.name, stage.from, concat(stage.mamba_layers, "/", stage.layers), stage.how, human_count(stage.tokens),
+                    scientific(stage.student_flops), scientific(stage.teacher_flops), scientific(stage.ranking_flops)});
+    const MemoryPlan& m = stage.memory;
+    memory.push_back({stage.name, human_count(stage.trained), human_bytes(m.teacher), human_bytes(m.student),
+                      human_bytes(m.gradients), human_bytes(m.optimizer), human_bytes(m.activations), human_bytes(m.total()),
+                      human_bytes(stage.disk), m.total() <= machine.bytes ? "fits" : "does not fit"});
+  }
+  return concat("teacher: ", human_count(plan.teacher_parameters), " parameters (", fixed(plan.teacher_parameters / 1e9, 3),
+                " B)\n\nWork: tokens, and FLOPs at ", plan.context, " tokens of context\n", planning::table(work), "in all ",
+                human_count(tokens), " tokens, ", scientific(flops), " FLOPs\n\nMemory while training in ",
+                c10::toString(plan.dtype), " (activations are an estimate), against ", human_bytes(machine.bytes), " of ",
+                machine.memory, "\n", planning::table(memory));
+}
+
+}  // namespace molt

@@ -1,0 +1,53 @@
+// What a recipe will cost, from configurations alone: no weights are read.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "distill/recipe.h"
+
+namespace molt {
+
+// Bytes while a stage trains.
+struct MemoryPlan {
+  double teacher = 0;      // weights
+  double student = 0;      // weights that it does not share with the teacher
+  double gradients = 0;    // fp32
+  double optimizer = 0;    // moments, and fp32 masters where weights have fewer bits
+  double activations = 0;  // estimate: inputs and outputs of every product that backward needs, and the head's chunks
+  double total() const { return teacher + student + gradients + optimizer + activations; }
+};
+
+struct StagePlan {
+  std::string name, from;
+  std::string how;  // "loo", "mmr of 4", "list", "SFT"
+  std::int64_t layers = 0, mamba_layers = 0;
+  double parameters = 0, trained = 0;
+  double tokens = 0;                            // of end-to-end training and matching
+  double student_flops = 0, teacher_flops = 0;  // of those tokens, forward and backward
+  double ranking_flops = 0;
+  MemoryPlan memory;
+  double disk = 0;  // bytes: checkpoints at their most, and the export
+};
+
+struct RecipePlan {
+  double teacher_parameters = 0;
+  std::int64_t context = 0;  // tokens that a token sees on average, assumed for FLOPs
+  at::ScalarType dtype;
+  std::vector<StagePlan> stages;
+};
+
+// The teacher's configuration: its folder's, or teacher.architecture where the folder is not there. UserError without either.
+ModelConfig teacher_config(const RecipeConfig& recipe, const std::string& place);
+RecipePlan plan_recipe(const RecipeConfig& recipe, const ModelConfig& teacher, const std::string& place);
+
+// A memory to fit into: "GPU" or "RAM", in bytes; the GPU where the recipe's device finds one.
+struct Machine {
+  std::string memory;
+  double bytes;
+};
+Machine this_machine(const std::string& device, const std::string& place);
+
+// The plan as a table for people, with what fits.
+std::string plan_text(const RecipePlan& plan, const Machine& machine);
+
+}  // namespace molt

@@ -1,0 +1,274 @@
+#include "distill/recipe.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/interrupt.h"
+#include "base/log.h"
+#include "base/progress.h"
+#include "base/random.h"
+#include "distill/objective.h"
+#include "distill/plan.h"
+#include "distill/recipe_index.h"
+#include "distill/run_training.h"
+#include "evaluate/evaluate.h"
+#include "formats/hugging_face.h"
+#include "train/checkpoint.h"
+#include "train/resolved_config.h"
+
+namespace molt {
+
+namespace recipe_run {
+
+std::string position_key(DataConfig data) {
+  return to_yaml(data);
+}
+
+class RecipeRun {
+ public:
+  RecipeRun(const RecipeConfig& config, const RecipeOptions& options)
+      : config_(config),
+        options_(options),
+        output_(config.output),
+        device_(device_of(config.device, options.place)),
+        dtype_(dtype_of(config.dtype, device_)),
+        teacher_folder_(resolve_model_folder(config.teacher.pretrained.path)),
+        teacher_(load_pretrained(config.teacher.pretrained, device_, dtype_, options.place + ": teacher.pretrained")),
+        teacher_print_(model_fingerprint(*teacher_)),
+        index_(config, options.place) {
+    const fs::path tokenizer = config.tokenizer.empty() ? teacher_folder_ : fs::path(config.tokenizer);
+    if (!config.tokenizer.empty() || fs::exists(tokenizer / "tokenizer.json")) tokenizer_ = Tokenizer::load(tokenizer);
+  }
+
+  void run() {
+    for (const StageConfig& stage : config_.stages) check_unchanged(stage);
+    check_disk();
+    OrderedJson& teacher = index_.teacher();
+    teacher["path"] = config_.teacher.pretrained.path;
+    teacher["layout"] = teacher_->config().layout();
+    double parameters = 0;
+    for (const Parameter& parameter : teacher_->share()->parameters()) parameters += static_cast<double>(parameter.value.numel());
+    teacher["parameters"] = parameters;
+    index_.write();
+    score(teacher, "teacher", [&] { return teacher_->share(); });
+    for (std::size_t i = 0; i < config_.stages.size(); ++i) {
+      throw_if_interrupted();
+      run_stage(config_.stages[i], concat("stage ", config_.stages[i].name, " (", i + 1, " of ", config_.stages.size(), ")"));
+    }
+  }
+
+ private:
+  fs::path folder(const std::string& stage) const { return output_ / stage; }
+  std::string place(const StageConfig& stage) const { return concat(options_.place, ": stage ", stage.name); }
+  std::uint64_t seed(const StageConfig& stage) const { return derive_seed(static_cast<std::uint64_t>(config_.seed), stage.name); }
+  // Everything that a stage's result follows from.
+  std::string resolved(StageConfig stage) const {
+    RecipeConfig whole = config_;
+    std::string print = teacher_print_;
+    return to_yaml(ConfigVisitor::Visit([&](ConfigVisitor& v) {
+      v.field("teacher", print, "");
+      v.field("seed", whole.seed, "");
+      v.field("dtype", whole.dtype, "");
+      v.field("data", whole.data, "");
+      v.field("held_out", whole.held_out, "");
+      v.field("stage", stage, "");
+    }));
+  }
+
+  void check_unchanged(const StageConfig& stage) {
+    const fs::path path = folder(stage.name) / "config.yaml";
+    if (fs::exists(path)) keep_resolved_config(folder(stage.name), resolved(stage), true);
+  }
+
+  void check_disk() {
+    double needed = 0;
+    const RecipePlan plan = plan_recipe(config_, teacher_->config(), options_.place);
+    for (const StagePlan& stage : plan.stages) {
+      if (!index_.finished(stage.name)) needed += stage.disk;
+    }
+    fs::create_directories(output_);
+    const auto space = static_cast<double>(fs::space(output_).available);
+    require(needed <= space, output_.string(), ": found ", human_bytes(space), " of free disk, expected ", human_bytes(needed),
+            " for checkpoints and exports; fewer training.keep_checkpoints need less");
+    log_info(concat(output_.string(), ": needs up to ", human_bytes(needed), " of disk, ", human_bytes(space), " are free"));
+  }
+
+  std::unique_ptr<Model> open(const std::string& stage) const {
+    if (stage == "teacher") return teacher_->share();
+    std::unique_ptr<Model> model = load_model(folder(stage) / "export", {device_, dtype_});
+    share_equal_tensors(*model, *teacher_);
+    return model;
+  }
+
+  void run_stage(const StageConfig& stage, const std::string& title) {
+    OrderedJson& entry = index_.stage(stage.name);
+    if (!index_.finished(stage.name)) {
+      train_stage(stage, title, entry);
+    } else {
+      log_info(title + ": finished");
+    }
+    score(entry, stage.name, [&] { return open(stage.name); });
+  }
+
+  void train_stage(const StageConfig& stage, const std::string& title, OrderedJson& entry) {
+    RunModels models{open(stage.from), teacher_, tokenizer_, teacher_folder_};
+    const auto before = static_cast<std::int64_t>(attention_layers(teacher_->config()).size() -
+                                                  attention_layers(models.student->config()).size());
+    const std::int64_t fresh = stage.mamba_layers - before;
+    log_info(concat(title, ": from ", stage.from, ", ", before, fresh > 0 ? concat(" -> ", stage.mamba_layers) : "",
+                    " Mamba layers of ", models.student->config().num_layers(),
+                    fresh > 0 ? concat(", chosen by ", stage.choose.method) : "", ", ",
+                    stage.head.distills() ? stage.head.distillation_loss_implementation : "next-token loss", ", ",
+                    stage.training.steps, " steps"));
+    fs::create_directories(folder(stage.name));
+    keep_resolved_config(folder(stage.name), resolved(stage), fs::exists(folder(stage.name) / "config.yaml"));
+    entry["status"] = "running";
+    index_.write();
+
+    double tokens = 0, seconds = 0;
+    const auto account = [&](const LoopResult& result) {
+      const Checkpoint last = read_checkpoint(result.checkpoint);
+      tokens += static_cast<double>(last.tokens);
+      seconds += last.seconds;
+      return last.data;
+    };
+    std::shared_ptr<const Json> position = start_of_data(stage);
+    if (fresh > 0) {
+      const std::vector<std::int64_t> layers = choose(stage, models, fresh, entry);
+      convert_layers(*models.student, *teacher_, layers, stage.convert, seed(stage), place(stage));
+      entry["converted"] = layers;
+      entry["layout"] = models.student->config().layout();
+      index_.write();
+      if (stage.match) {
+        entry["match"] = stage.name + "/match";
+        position = account(match(stage, models, layers, position));
+      }
+    }
+    entry["layout"] = models.student->config().layout();
+    entry["run"] = stage.name + "/run";
+    index_.write();
+    const LoopResult result = run_training(train_config(stage, stage.training, "run"), models, run_options(stage, position));
+    account(result);
+    export_model(*models.student, folder(stage.name) / "export", {.like = teacher_folder_});
+
+    const double earlier = stage.from == "teacher" ? 0 : index_.stage(stage.from).value("total_tokens", 0.0);
+    entry["export"] = stage.name + "/export";
+    entry["tokens"] = tokens;
+    entry["total_tokens"] = earlier + tokens;
+    entry["loss"] = result.loss;
+    entry["evaluation"] = result.evaluation;
+    entry["seconds"] = seconds;
+    entry["status"] = "finished";
+    index_.write();
+  }
+
+  // Where the stage before stopped reading the same data.
+  std::shared_ptr<const Json> start_of_data(const StageConfig& stage) const {
+    const StageConfig* before = config_.find(stage.from);
+    if (!before || position_key(config_.data_of(*before)) != position_key(config_.data_of(stage))) return nullptr;
+    const std::vector<fs::path> checkpoints = list_checkpoints(folder(before->name) / "run");
+    require(!checkpoints.empty(), (folder(before->name) / "run").string(), ": found no checkpoint, expected the run of stage ",
+            before->name);
+    return read_checkpoint(checkpoints.front()).data;
+  }
+
+  TrainConfig train_config(const StageConfig& stage, const LoopConfig& loop, const char* part) const {
+    TrainConfig config;
+    config.model.base_model.head = stage.head;
+    config.data = config_.data_of(stage);
+    config.held_out = config_.held_out;
+    config.training = loop;
+    // One order of the data for all stages that read it, in which each goes on.
+    config.seed = config_.seed;
+    config.output = (folder(stage.name) / part).string();
+    return config;
+  }
+
+  RunOptions run_options(const StageConfig& stage, std::shared_ptr<const Json> position) const {
+    return {.place = place(stage), .versions = options_.versions, .position = std::move(position), .resolved = resolved(stage)};
+  }
+
+  LoopResult match(const StageConfig& stage, RunModels& models, const std::vector<std::int64_t>& layers,
+                   const std::shared_ptr<const Json>& position) const {
+    MixerMatching objective(teacher_, layers);
+    TrainConfig config = train_config(stage, *stage.match, "match");
+    config.training.trainable = MixerMatching::trainable(*models.student, layers);
+    RunOptions options = run_options(stage, position);
+    options.objective = &objective;
+    return run_training(config, models, options);
+  }
+
+  // The order of the nearest ranking on the way to a stage.
+  std::vector<std::int64_t> earlier_order(const StageConfig& stage) const {
+    for (const StageConfig* at = config_.find(stage.from); at; at = config_.find(at->from)) {
+      if (const fs::path file = folder(at->name) / "ranking.json"; fs::exists(file)) return read_ranking(file).order;
+    }
+    fail(place(stage), ": choose.candidates: found no ranking in an earlier stage to take them from");
+  }
+
+  std::vector<std::int64_t> choose(const StageConfig& stage, const RunModels& models, std::int64_t count, OrderedJson& entry) {
+    const std::vector<std::int64_t> open = attention_layers(models.student->config());
+    const auto first_open = [&](const std::vector<std::int64_t>& order, std::int64_t wanted) {
+      std::vector<std::int64_t> chosen;
+      for (const std::int64_t layer : order) {
+        if (std::ssize(chosen) < wanted && std::binary_search(open.begin(), open.end(), layer)) chosen.push_back(layer);
+      }
+      require(std::ssize(chosen) == wanted, place(stage), ": choose: found ", chosen.size(), " layers that are still attention, ",
+              "expected ", wanted, " to choose from");
+      return chosen;
+    };
+    entry["method"] = stage.choose.method;
+    if (stage.choose.method == "list") return first_open(stage.choose.layers, count);
+
+    RankConfig rank = stage.choose.rank;
+    rank.method = stage.choose.method;
+    if (rank.data.path.empty() && !rank.data.synthetic) rank.data = config_.data_of(stage);
+    if (rank.seed == 0) rank.seed = config_.seed;
+    if (stage.choose.candidates > 0) {
+      rank.layers = first_open(earlier_order(stage), std::min(stage.choose.candidates, static_cast<std::int64_t>(open.size())));
+    }
+    entry["ranking"] = stage.name + "/ranking.json";
+    const RankInputs inputs{*models.student, teacher_, tokenizer_, place(stage) + ": choose"};
+    return first_open(rank_layers(rank, inputs, folder(stage.name) / "ranking.json").order, count);
+  }
+
+  void score(OrderedJson& entry, const std::string& name, const std::function<std::unique_ptr<Model>()>& open_model) {
+    std::unique_ptr<Model> model;
+    for (const auto& [task_name, task] : config_.evaluate) {
+      if (entry.contains("scores") && entry["scores"].contains(task_name)) continue;
+      require(tokenizer_ != nullptr, options_.place, ": evaluate: found no tokenizer.json beside the teacher");
+      const fs::path output = folder(name) / "scores" / task_name;
+      keep_resolved_config(output, to_yaml(task), fs::exists(output / "config.yaml"));
+      if (!model) model = open_model();
+      const std::unique_ptr<Task> made = make_task(task);
+      const TaskScore result =
+          molt::evaluate(*model, tokenizer_, *made, {.output = output, .identity = model_fingerprint(*model)});
+      entry["scores"][task_name] = result.to_json();
+      index_.write();
+      log_info(concat(name, ": ", task_name, " ", result.score.accuracy(), " +- ", result.score.standard_error()));
+    }
+  }
+
+  const RecipeConfig& config_;
+  const RecipeOptions& options_;
+  fs::path output_;
+  at::Device device_;
+  at::ScalarType dtype_;
+  fs::path teacher_folder_;
+  std::shared_ptr<const Model> teacher_;
+  std::string teacher_print_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
+  RecipeIndex index_;
+};
+
+}  // namespace recipe_run
+
+void run_recipe(const RecipeConfig& config, const RecipeOptions& options) {
+  require(!config.output.empty(), options.place, ": output: missing, expected a folder");
+  require(!config.stages.empty(), options.place, ": stages: found none, expected at least one");
+  require(!config.teacher.pretrained.path.empty(), options.place, ": teacher.pretrained.path: missing, expected its folder");
+  recipe_run::RecipeRun(config, options).run();
+}
+
+}  // namespace molt
