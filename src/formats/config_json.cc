@@ -1,5 +1,6 @@
 #include "formats/config_json.h"
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -119,8 +120,9 @@ OrderedJson make_config_json(const ModelConfig& model, const Family& family, con
   using namespace config_json;
   std::map<std::string, Json> keys = model_keys(model);
   add_block_keys(keys, model);
-  keys.try_emplace("sliding_window", nullptr);
-  keys["hybrid_block_layout"] = model.layout();
+  const std::vector<std::string> layout = model.layout();
+  keys["hybrid_block_layout"] = layout;
+  if (std::find(layout.begin(), layout.end(), "t") != layout.end()) keys.try_emplace("sliding_window", nullptr);
   if (model.max_positions == 0) keys.erase("max_position_embeddings");  // unknown
   const bool same_family = like.is_object() && like.value("model_type", OrderedJson()) == family.model_type;
   OrderedJson config = same_family ? like : in_family(like, family);

@@ -7,6 +7,7 @@
 #include "formats/config_json.h"
 #include "formats/hugging_face.h"
 #include "formats/model_tensors.h"
+#include "formats/modelling_files.h"
 #include "formats/safetensors.h"
 
 namespace molt {
@@ -55,17 +56,25 @@ class Exporter {
 
   void write(const fs::path& folder) {
     for (const StoredParameter& parameter : parameters_) dtypes_.push_back(dtype_of(parameter));
-    write_json(folder / "config.json", config_json());
+    const Family& family = family_for(config_, Json(like_));
+    write_json(folder / "config.json", config_json(family));
+    if (family.layout) {
+      for (const auto& [name, content] : hybrid_modelling_files()) write_file(folder / name, content);
+    }
     write_weights(folder);
     carry_over(folder);
     if (!options_.model_card.empty()) write_file(folder / "README.md", options_.model_card);
   }
 
  private:
-  OrderedJson config_json() const {
-    const Family& family = family_for(config_, Json(like_));
+  OrderedJson config_json(const Family& family) const {
     OrderedJson config = make_config_json(config_, family, like_, dtype_word(dtypes_.front()));
     add_token_ids(config);
+    if (family.layout) {  // transformers finds the modelling files, which are ours whatever `like` had, through these
+      config["auto_map"] = {{"AutoConfig", "configuration_apriel_hybrid_ssm.AprielHybridSSMConfig"},
+                            {"AutoModel", "modeling_apriel_hybrid_ssm.AprielHybridSSMModel"},
+                            {"AutoModelForCausalLM", "modeling_apriel_hybrid_ssm.AprielHybridSSMForCausalLM"}};
+    }
     return config;
   }
 

@@ -163,6 +163,10 @@ TEST_F(HuggingFace, CarriesTheSourcesFilesOver) {
   EXPECT_EQ(read_file(path("out") / "README.md"), "# Card\n");
   EXPECT_FALSE(fs::exists(path("out") / "optimizer.bin"));
   EXPECT_EQ(read_json(path("out") / "config.json")["eos_token_id"], 5);
+  for (const auto& [kind, reference] : read_json(path("out") / "config.json")["auto_map"].items()) {
+    const std::string file = reference.get<std::string>();
+    EXPECT_TRUE(fs::exists(path("out") / (file.substr(0, file.find('.')) + ".py"))) << kind;
+  }
   const auto metadata = SafetensorsFile::open(path("out") / "model.safetensors").metadata();
   EXPECT_EQ(metadata, (std::map<std::string, std::string>{{"format", "pt"}, {"stage", "H-30"}}));
 }

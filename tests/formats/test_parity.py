@@ -1,9 +1,10 @@
 """Mistral, Llama and hybrid folders against transformers: molt reads what transformers wrote and computes the same logits and greedy
-continuations, and what molt writes back holds the same bytes."""
+continuations, and what molt writes back holds the same bytes. Hybrids are computed by the modelling files that go into exports."""
 import json
 import os
 import pathlib
 import subprocess
+import sys
 
 import pytest
 import torch
@@ -11,25 +12,43 @@ import transformers
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "python"))
+from molt_hybrid.configuration_apriel_hybrid_ssm import AprielHybridSSMConfig  # noqa: E402
+from molt_hybrid.modeling_apriel_hybrid_ssm import AprielHybridSSMForCausalLM  # noqa: E402
+
+transformers.AutoConfig.register("apriel_hybrid_ssm", AprielHybridSSMConfig)
+transformers.AutoModelForCausalLM.register(AprielHybridSSMConfig, AprielHybridSSMForCausalLM)
+
 SHARED = os.environ.get("MOLT_SHARED")
 BINARY = pathlib.Path(os.environ.get("MOLT", "build/release/molt")).parent / "molt_formats_tests"
 CONTINUATION = 12
 
 pytestmark = pytest.mark.skipif(not BINARY.exists(), reason=f"{BINARY} is not built")
 
+MISTRAL = transformers.MistralConfig, transformers.MistralForCausalLM
+LLAMA = transformers.LlamaConfig, transformers.LlamaForCausalLM
+HYBRID = AprielHybridSSMConfig, AprielHybridSSMForCausalLM
 SIZES = dict(hidden_size=48, intermediate_size=80, num_hidden_layers=3, num_attention_heads=6, num_key_value_heads=2, vocab_size=61,
-             max_position_embeddings=128, rms_norm_eps=1e-5, initializer_range=0.2, use_cache=True)
+             max_position_embeddings=128, rms_norm_eps=1e-5, initializer_range=0.2, eos_token_id=None, bos_token_id=None)
+SSM = dict(d_inner=48, d_xb=16, d_state=8, dt_rank=3)
 CASES = {
-    "mistral": ("Mistral", dict(sliding_window=None, rope_theta=1e6)),
-    "mistral_window": ("Mistral", dict(sliding_window=7)),
-    "mistral_window_by_default": ("Mistral", dict()),
-    "mistral_head_dim": ("Mistral", dict(sliding_window=None, head_dim=20)),
-    "mistral_tied": ("Mistral", dict(sliding_window=5, tie_word_embeddings=True)),
-    "llama": ("Llama", dict()),
-    "llama_tied": ("Llama", dict(tie_word_embeddings=True, num_key_value_heads=6)),
-    "llama_one_key_head": ("Llama", dict(num_key_value_heads=1, head_dim=8, rope_theta=500.0)),
-    "llama_bf16": ("Llama", dict(dtype=torch.bfloat16)),
+    "mistral": (MISTRAL, dict(sliding_window=None, rope_parameters={"rope_type": "default", "rope_theta": 1e6})),
+    "mistral_window": (MISTRAL, dict(sliding_window=7)),
+    "mistral_window_by_default": (MISTRAL, dict()),
+    "mistral_head_dim": (MISTRAL, dict(sliding_window=None, head_dim=20)),
+    "mistral_tied": (MISTRAL, dict(sliding_window=5, tie_word_embeddings=True)),
+    "llama": (LLAMA, dict()),
+    "llama_tied": (LLAMA, dict(tie_word_embeddings=True, num_key_value_heads=6)),
+    "llama_one_key_head": (LLAMA, dict(num_key_value_heads=1, head_dim=8)),
+    "llama_bf16": (LLAMA, dict(dtype="bfloat16")),
+    "hybrid": (HYBRID, dict(hybrid_block_layout=["t", "m2", "swa", "i"], num_hidden_layers=4, sliding_window=7, ssm_cfg=SSM)),
+    "hybrid_window": (HYBRID, dict(hybrid_block_layout=["t", "m2", "t"], sliding_window=5, ssm_cfg=SSM | dict(d_conv=3, conv_bias=False))),
+    "hybrid_narrow_conv": (HYBRID, dict(hybrid_block_layout=["m2", "t", "m2"], sliding_window=None,
+                                        ssm_cfg=SSM | dict(repeat_kv_before_conv=False))),
+    "hybrid_without_attention": (HYBRID, dict(hybrid_block_layout=["m2"] * 3, tie_word_embeddings=True, ssm_cfg=SSM | dict(d_xb=48))),
+    "hybrid_bf16": (HYBRID, dict(hybrid_block_layout=["t", "m2", "m2"], sliding_window=None, ssm_cfg=SSM, dtype="bfloat16")),
 }
+HYBRIDS = [name for name, (kind, _) in CASES.items() if kind is HYBRID]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,17 +58,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def make_model(kind, options):
-    options = dict(options)
-    dtype = options.pop("dtype", torch.float32)
-    theta = options.pop("rope_theta", None)
-    config = getattr(transformers, kind + "Config")(**{**SIZES, **options})
-    if theta:
-        config.rope_parameters = {"rope_type": "default", "rope_theta": theta}
-    config.eos_token_id = config.bos_token_id = None
-    return getattr(transformers, kind + "ForCausalLM")(config).to(dtype)
 
 
 def write_expected(folder, tokens):
@@ -64,11 +72,22 @@ def write_expected(folder, tokens):
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory):
     folder = tmp_path_factory.mktemp("parity")
-    for seed, (name, (kind, options)) in enumerate(CASES.items()):
+    for seed, (name, ((config, model), options)) in enumerate(CASES.items()):
         torch.manual_seed(seed)
-        model = make_model(kind, options)
-        model.save_pretrained(folder / name / "model", max_shard_size="60KB" if name == "mistral" else "5GB")
+        made = model(config(**(SIZES | options)))
+        with torch.no_grad():
+            for parameter in made.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))  # norms and skips other than 1, biases other than 0
+        made = made.to(getattr(torch, options.get("dtype", "float32")))
+        made.save_pretrained(folder / name / "model", max_shard_size="60KB" if name == "mistral" else "5GB")
         write_expected(folder / name, torch.randint(0, SIZES["vocab_size"], (3, 20)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exports(cases, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exports")
+    run("Parity.Exports", MOLT_PARITY=str(cases), MOLT_PARITY_EXPORT=str(folder))
     return folder
 
 
@@ -86,6 +105,12 @@ def tensors(folder):
     return found
 
 
+def config_of(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("auto_map", None)  # what a folder of transformers' own does not need
+    return config
+
+
 def test_logits_and_greedy_continuations_are_those_of_transformers(cases):
     run("Parity.LogitsAndGreedyContinuations", MOLT_PARITY=str(cases))
 
@@ -100,14 +125,59 @@ def test_a_model_by_somebody_else(tmp_path):
     run("Parity.LogitsAndGreedyContinuations", MOLT_PARITY=str(tmp_path))
 
 
-def test_exports_hold_the_same_bytes_and_load_in_transformers(cases, tmp_path):
-    run("Parity.Exports", MOLT_PARITY=str(cases), MOLT_PARITY_EXPORT=str(tmp_path))
-    for name, (kind, _) in CASES.items():
-        source, export = tensors(cases / name / "model"), tensors(tmp_path / name)
-        assert source.keys() == export.keys()
-        for tensor in source:
-            assert source[tensor].dtype == export[tensor].dtype
-            assert torch.equal(source[tensor].view(torch.uint8), export[tensor].view(torch.uint8)), (name, tensor)
-        assert json.loads((cases / name / "model" / "config.json").read_text()) == json.loads((tmp_path / name / "config.json").read_text())
-        model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / name)
-        assert type(model).__name__ == kind + "ForCausalLM"
+@pytest.mark.parametrize("name", CASES)
+def test_exports_hold_the_same_bytes(name, cases, exports):
+    source, export = tensors(cases / name / "model"), tensors(exports / name)
+    assert source.keys() == export.keys()
+    for tensor in source:
+        assert source[tensor].dtype == export[tensor].dtype, tensor
+        assert torch.equal(source[tensor].view(torch.uint8), export[tensor].view(torch.uint8)), tensor
+    assert config_of(cases / name / "model") == config_of(exports / name)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_exports_load_in_transformers(name, cases, exports):
+    """Hybrids through the modelling files that lie in their folder."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(exports / name, dtype=torch.float32, trust_remote_code=name in HYBRIDS)
+    with safe_open(cases / name / "expected.safetensors", "pt") as expected, torch.no_grad():
+        logits = model(expected.get_tensor("tokens")).logits
+        assert (logits - expected.get_tensor("logits")).abs().max() < 1e-4
+
+
+@pytest.fixture(params=HYBRIDS)
+def hybrid(request, exports):
+    return transformers.AutoModelForCausalLM.from_pretrained(exports / request.param, dtype=torch.float32, trust_remote_code=True).eval()
+
+
+@torch.no_grad()
+def test_the_modelling_file_generates_with_its_cache_and_with_padding(hybrid):
+    torch.manual_seed(1)
+    tokens = torch.randint(1, SIZES["vocab_size"], (2, 15))
+    logits = hybrid(tokens, use_cache=False).logits
+    options = dict(do_sample=False, max_new_tokens=6, pad_token_id=0)
+
+    greedy = hybrid.generate(tokens, attention_mask=torch.ones_like(tokens), **options)
+    again = tokens
+    for _ in range(6):
+        again = torch.cat([again, hybrid(again, use_cache=False).logits[:, -1:].argmax(-1)], dim=1)
+    assert torch.equal(greedy, again)
+
+    first = hybrid(tokens[:, :7], use_cache=True)
+    rest = hybrid(tokens[:, 7:], past_key_values=first.past_key_values, use_cache=True)
+    assert (torch.cat([first.logits, rest.logits], dim=1) - logits).abs().max() < 1e-4
+
+    padding = torch.zeros(2, 4, dtype=torch.long)
+    ones = torch.ones_like(tokens)
+    left, left_mask = torch.cat([padding, tokens], dim=1), torch.cat([padding, ones], dim=1)
+    right, right_mask = torch.cat([tokens, padding], dim=1), torch.cat([ones, padding], dim=1)
+    assert (hybrid(right, attention_mask=right_mask).logits[:, :15] - logits).abs().max() < 1e-4
+    assert (hybrid(left, attention_mask=left_mask).logits[:, 4:] - logits).abs().max() < 1e-4
+    assert torch.equal(hybrid.generate(left, attention_mask=left_mask, **options)[:, 4:], greedy)
+
+
+def test_the_modelling_file_trains(hybrid):
+    tokens = torch.arange(1, 13)[None]
+    hybrid.train()
+    hybrid(tokens, labels=tokens).loss.backward()
+    for name, parameter in hybrid.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
