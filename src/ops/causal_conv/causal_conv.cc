@@ -99,7 +99,7 @@ std::int64_t parts_of_work(const Arguments& a, at::Device device) {
 #ifdef MOLT_CUDA
   if (device.is_cuda()) return cuda_parts(a);
 #endif
-  MOLT_CHECK(device.is_cpu());
+  MOLT_CHECK(device.is_cpu(), "causal_conv has no kernel for ", device);
   return cpu_parts(a);
 }
 

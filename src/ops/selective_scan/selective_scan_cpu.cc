@@ -36,6 +36,7 @@ MOLT_INLINE void store_outputs(const Arguments& a, const Work<Scalar>& w, std::i
     Scalar* to = as<Scalar>(a.y) + (begin + t) * a.d_inner + column;
     const Scalar* gate = a.z ? as<Scalar>(a.z) + (begin + t) * a.z_stride + column : nullptr;
     if (gate) prefetch(gate, a.z_stride);
+    prefetch_to_write(to, a.d_inner);
     for (std::int64_t i = 0; i < width; i += kLanes<Scalar>) {
       Lanes<Scalar> y = load(w.row(t, kY, width) + i) + load(w.D + i) * load(w.row(t, kX, width) + i);
       if (gate) {

@@ -38,8 +38,26 @@ class Scratch {
 };
 
 // The rows of one token of a group, beside each other: one pointer leads to all of them (x86 has few registers). Each is of the
-// group's channels, except B, C and their gradients, which are of states. The forward pass has the first six only.
-enum Row { kDt, kX, kU, kY, kB, kC, kForwardRows, kGy = kForwardRows, kGu, kGdt, kGB, kGC, kBackwardRows };  // u = dt * x
+// group's channels, except B, C and their gradients, which are of states. The forward pass has the first ones only.
+enum Row {
+  kDt,  // after softplus
+  kX,
+  kU,  // dt * x
+  kY,  // before skip and gate
+  kB,
+  kC,
+  kForwardRows,
+  kSlope = kForwardRows,  // of the softplus
+  kZ,
+  kGate,  // sigmoid(z)
+  kGOut,  // gradient of the output
+  kGy,    // gradients of y before the gate, of u, of dt through the decay over ln(2), of B and of C
+  kGu,
+  kGdt,
+  kGB,
+  kGC,
+  kBackwardRows
+};
 
 // In the same way, for each state: the decay -exp(A_log) * log2(e), and the adjoint of the state and the gradient of the decay.
 enum Square { kA, kForwardSquares, kAdjoint = kForwardSquares, kGA, kBackwardSquares };
@@ -47,6 +65,7 @@ enum Square { kA, kForwardSquares, kAdjoint = kForwardSquares, kGA, kBackwardSqu
 // One thread's arrays for one chunk of one group.
 template <class Scalar, int kRows = kForwardRows, int kSquares = kForwardSquares>
 struct Work {
+  static constexpr bool kBackward = kRows == kBackwardRows;
   explicit Work(const Arguments& a)
       : state(a.state),
         width(padded<Scalar>(a.state)),
@@ -117,6 +136,10 @@ template <class Scalar>
 MOLT_INLINE void prefetch(const Scalar* row, std::int64_t stride) {
   __builtin_prefetch(row + kAhead * stride);
 }
+template <class Scalar>
+MOLT_INLINE void prefetch_to_write(Scalar* row, std::int64_t stride) {
+  __builtin_prefetch(row + kAhead * stride, 1);
+}
 
 // Loads `count` tokens of a group from `begin` on. kState is the state size where it is known at compile time, or 0.
 template <class Scalar, int kState, class AnyWork>
@@ -130,7 +153,9 @@ MOLT_INLINE void load_tokens(const Arguments& a, const AnyWork& w, std::int64_t 
     prefetch(dt, a.dt_stride), prefetch(x, a.x_stride), prefetch(B, a.B_stride), prefetch(C, a.C_stride);
     Scalar* row = w.row(t, kDt, width);
     for (std::int64_t i = 0; i < width; i += kLanes<Scalar>) {
-      const Lanes<Scalar> step = softplus(load(dt + i, state - i) + load(w.bias + i)), value = load(x + i, state - i);
+      Lanes<Scalar> slope;
+      const Lanes<Scalar> step = softplus(load(dt + i, state - i) + load(w.bias + i), slope), value = load(x + i, state - i);
+      if constexpr (AnyWork::kBackward) store(row + kSlope * width + i, slope);
       store(row + kDt * width + i, step);
       store(row + kX * width + i, value);
       store(row + kU * width + i, step * value);

@@ -84,7 +84,7 @@ MOLT_INLINE void reverse_lanes(const BackwardWork<Scalar>& w, std::int64_t lane,
   }
 }
 
-// The gradient of y before the gate.
+// The gradient of y, and what its way through the gate needs.
 template <class Scalar, int kState>
 MOLT_INLINE void load_gradients(const Arguments& a, const Gradients& to, const BackwardWork<Scalar>& w, std::int64_t group,
                                 std::int64_t begin, std::int64_t count) {
@@ -94,13 +94,18 @@ MOLT_INLINE void load_gradients(const Arguments& a, const Gradients& to, const B
     const Scalar* gate = a.z ? as<Scalar>(a.z) + (begin + t) * a.z_stride + column : nullptr;
     if (gy) prefetch(gy, a.d_inner);
     if (gate) prefetch(gate, a.z_stride);
+    Scalar* row = w.row(t, kDt, width);
     for (std::int64_t i = 0; i < width; i += kLanes<Scalar>) {
-      Lanes<Scalar> value = gy ? load(gy + i, state - i) : Lanes<Scalar>{};
+      const Lanes<Scalar> out = gy ? load(gy + i, state - i) : Lanes<Scalar>{};
       if (gate) {
-        const Lanes<Scalar> z = load(gate + i, state - i);
-        value *= z * sigmoid(z);
+        const Lanes<Scalar> z = load(gate + i, state - i), s = sigmoid(z);
+        store(row + kZ * width + i, z);
+        store(row + kGate * width + i, s);
+        store(row + kGOut * width + i, out);
+        store(row + kGy * width + i, out * z * s);
+      } else {
+        store(row + kGy * width + i, out);
       }
-      store(w.row(t, kGy, width) + i, value);
     }
   }
 }
@@ -113,29 +118,31 @@ MOLT_INLINE void store_gradients(const Arguments& a, const Gradients& to, const 
   const std::int64_t state = kState ? kState : w.state, width = padded<Scalar>(state), column = group * state;
   const bool add_x = !first && a.x_columns != a.d_inner;
   for (std::int64_t t = 0; t < count; ++t) {
-    const std::int64_t token = begin + t;
+    const std::int64_t token = begin + t, in_row = token * a.d_inner + column;
     const Scalar* row = w.row(t, kDt, width);
+    Scalar* gx = as<Scalar>(to.x) + token * a.x_columns + x_column(a, group);
+    Scalar* gB = as<Scalar>(to.B) + token * a.d_xb + B_column(a, group);
+    Scalar *gdt = as<Scalar>(to.dt) + in_row, *gC = as<Scalar>(to.C) + in_row;
+    Scalar* gz = to.z ? as<Scalar>(to.z) + in_row : nullptr;
+    prefetch_to_write(gx, a.x_columns), prefetch_to_write(gB, a.d_xb), prefetch_to_write(gdt, a.d_inner);
+    prefetch_to_write(gC, a.d_inner);
+    if (gz) prefetch_to_write(gz, a.d_inner);
     for (std::int64_t i = 0; i < width; i += kLanes<Scalar>) {
-      const std::int64_t in_row = token * a.d_inner + column + i, left = state - i;
-      const Vector x = load(row + kX * width + i), gy = load(row + kGy * width + i), gu = load(row + kGu * width + i);
-      const Vector dt = load(row + kDt * width + i), D = load(w.D + i);
-      Scalar* gx = as<Scalar>(to.x) + token * a.x_columns + x_column(a, group) + i;
-      store(gx, dt * gu + D * gy + (add_x ? load(gx, left) : Vector{}), left);
-
-      const Vector raw = load(as<Scalar>(a.dt) + token * a.dt_stride + column + i, left) + load(w.bias + i);
-      const Vector gdt = (x * gu + load(row + kGdt * width + i) * static_cast<Scalar>(kLn2)) * sigmoid(raw);
-      store(as<Scalar>(to.dt) + in_row, gdt, left);
-      store(w.gbias + i, load(w.gbias + i) + gdt);
+      const Scalar* at = row + i;
+      const std::int64_t left = state - i;
+      const Vector x = load(at + kX * width), gy = load(at + kGy * width), gu = load(at + kGu * width), D = load(w.D + i);
+      store(gx + i, load(at + kDt * width) * gu + D * gy + (add_x ? load(gx + i, left) : Vector{}), left);
+      const Vector step = (x * gu + load(at + kGdt * width) * static_cast<Scalar>(kLn2)) * load(at + kSlope * width);
+      store(gdt + i, step, left);
+      store(w.gbias + i, load(w.gbias + i) + step);
       store(w.gD + i, load(w.gD + i) + gy * x);
-
-      if (to.z) {
-        const Vector z = load(as<Scalar>(a.z) + token * a.z_stride + column + i, left), s = sigmoid(z);
-        const Vector out = to.y ? load(as<Scalar>(to.y) + in_row, left) : Vector{};
-        store(as<Scalar>(to.z) + in_row, out * (load(row + kY * width + i) + D * x) * s * (1 + z * (1 - s)), left);
+      if (gz) {
+        const Vector s = load(at + kGate * width);
+        store(gz + i, load(at + kGOut * width) * (load(at + kY * width) + D * x) * s * (1 + load(at + kZ * width) * (1 - s)),
+              left);
       }
-      store(as<Scalar>(to.C) + in_row, load(row + kGC * width + i), left);
-      Scalar* gB = as<Scalar>(to.B) + token * a.d_xb + B_column(a, group) + i;
-      store(gB, load(row + kGB * width + i) + (first ? Vector{} : load(gB, left)), left);
+      store(gC + i, load(at + kGC * width), left);
+      store(gB + i, load(at + kGB * width) + (first ? Vector{} : load(gB + i, left)), left);
     }
   }
 }
