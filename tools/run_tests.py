@@ -59,7 +59,7 @@ def main():
     parser.add_argument("--filter", default="", help="only test programs whose name contains this; no Python tests")
     arguments = parser.parse_args()
     build = arguments.build.resolve()
-    env = dict(os.environ, MOLT=str(build / "molt"), MOLT_BUILD=str(build), PYTHONDONTWRITEBYTECODE="1")
+    env = dict(os.environ, OMP_WAIT_POLICY="passive", MOLT=str(build / "molt"), MOLT_BUILD=str(build), PYTHONDONTWRITEBYTECODE="1")
     shared = pathlib.Path(env.setdefault("MOLT_SHARED", str(ROOT.parent / "shared")))
     if not shared.is_dir():
         print(f"No test data at {shared} (set MOLT_SHARED): the tests that need it are skipped")

@@ -10,7 +10,7 @@ namespace molt {
 template <class... Values>
 std::string concat(const Values&... values) {
   std::ostringstream out;
-  (out << ... << values);
+  (static_cast<void>(out << values), ...);
   return out.str();
 }
 

@@ -71,7 +71,7 @@ class Samples {
     OrderedJson line{{"id", item.id},          {"prompt", item.prompt}, {"expected", item.expected}, {"completion", completion},
                      {"extracted", extracted}, {"correct", correct},    {"tokens", tokens}};
     for (const auto& [name, value] : item.groups) line[name] = value;
-    line.update(more);
+    if (more.is_object()) line.update(more);
     writer_->append(to_line(line));
   }
 
