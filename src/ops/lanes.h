@@ -152,10 +152,12 @@ MOLT_INLINE Lanes<double> log1p_of_fraction(const Lanes<double>& u) {
   return result;
 }
 
-// log(1 + e^x), without overflow and accurate where it is small.
+// log(1 + e^x), without overflow and accurate where it is small; and its slope, sigmoid(x).
 template <class Vector>
-MOLT_INLINE Vector softplus(const Vector& x) {
-  return larger(x, Vector{}) + log1p_of_fraction(exp(x > 0 ? -x : x));
+MOLT_INLINE Vector softplus(const Vector& x, Vector& slope) {
+  const Vector e = exp(x > 0 ? -x : x);
+  slope = (x > 0 ? Vector{} + 1 : e) / (1 + e);
+  return larger(x, Vector{}) + log1p_of_fraction(e);
 }
 
 // The sum of the elements.
