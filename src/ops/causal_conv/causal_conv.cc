@@ -117,7 +117,8 @@ at::Tensor sum_repeats(const at::Tensor& shares, const Arguments& a) {
   if (a.repeat == 1) return shares;
   auto shape = shares.sizes().vec();
   shape[1] = a.columns;
-  return shares.view({shape[0], a.columns / a.group_size, a.repeat, a.group_size, -1}).sum(2).view(shape);
+  const std::int64_t last = shape.size() > 2 ? shape[2] : 1;
+  return shares.view({shape[0], a.columns / a.group_size, a.repeat, a.group_size, last}).sum(2).view(shape);
 }
 
 // Of x, weight, bias and initial_window.

@@ -95,49 +95,55 @@ void scan_tasks_double(const Arguments& a, std::int64_t begin, std::int64_t end)
 
 // One token of each sequence for one group. States lie (channel, state) in the cache, and across vectors here: nothing is
 // transposed.
-template <class Scalar>
-MOLT_INLINE void update_group(const Update& update, Work<Scalar>& w, std::int64_t group) {
+template <class Scalar, int kState>
+MOLT_INLINE void update_group(const Update& update, const Work<Scalar>& w, std::int64_t group) {
   const Arguments& a = update.arguments;
-  const std::int64_t state = w.state, width = w.width, column = group * state;
+  const std::int64_t state = kState ? kState : w.state, width = padded<Scalar>(state), column = group * state;
   const Lanes<Scalar> lowest = splat_unseen<Scalar>(-126);
-  load_group<Scalar>(a, w, group);
-  Scalar *A = w.h, *row = w.tokens;  // A is (channel, width): as in the cache
+  Scalar *A = w.h, *row = w.tokens;  // A is (channel, width), as in the cache
+  load_parameters<Scalar>(a, w, group);
   for (std::int64_t i = 0; i < state; ++i) {
     for (std::int64_t n = 0; n < width; n += kLanes<Scalar>) store(A + i * width + n, decay<Scalar>(a, column + i, n));
   }
   for (std::int64_t token = 0; token < a.tokens; ++token) {
     const std::int64_t slot = update.wide_slots ? as<std::int64_t>(update.slots)[token] : as<std::int32_t>(update.slots)[token];
     Scalar* h = as<Scalar>(update.cache) + (slot * a.d_inner + column) * state;
-    load_tokens<Scalar, 0>(a, w, group, token, 1);
+    load_tokens<Scalar, kState>(a, w, group, token, 1);
     for (std::int64_t i = 0; i < width; i += kLanes<Scalar>) {
-      Lanes<Scalar> y[kLanes<Scalar>] = {};
       for (std::int64_t k = 0; k < kLanes<Scalar> && i + k < state; ++k) {
         const Scalar dt = row[kDt * width + i + k], u = row[kU * width + i + k];
+        Lanes<Scalar> y = {};
         for (std::int64_t n = 0; n < width; n += kLanes<Scalar>) {
           Scalar* place = h + (i + k) * state + n;
-          const Lanes<Scalar> decayed =
-              exp2_in_range(larger(lowest, dt * load(A + (i + k) * width + n))) * load(place, state - n);
-          const Lanes<Scalar> next = decayed + u * load(row + kB * width + n);
+          const Lanes<Scalar> kept = exp2_in_range(larger(lowest, dt * load(A + (i + k) * width + n)));
+          const Lanes<Scalar> next = kept * load(place, state - n) + u * load(row + kB * width + n);
           store(place, next, state - n);
-          y[k] += next * load(row + kC * width + n);
+          y += next * load(row + kC * width + n);
         }
+        store(w.products + k * kLanes<Scalar>, y);
       }
-      store(row + kY * width + i, sums(y));
+      Lanes<Scalar> rows[kLanes<Scalar>];
+#pragma GCC unroll 8
+      for (int k = 0; k < kLanes<Scalar>; ++k) rows[k] = load(w.products + k * kLanes<Scalar>);
+      store(row + kY * width + i, sums(rows));
     }
-    store_outputs<Scalar, 0>(a, w, group, token, 1);
+    store_outputs<Scalar, kState>(a, w, group, token, 1);
   }
 }
 
-template <class Scalar>
+template <class Scalar, int kState>
 MOLT_INLINE void update_groups(const Update& update, std::int64_t begin, std::int64_t end) {
-  Work<Scalar> work(update.arguments);
-  for (std::int64_t group = begin; group < end; ++group) update_group<Scalar>(update, work, group);
+  const Work<Scalar> work(update.arguments);
+  for (std::int64_t group = begin; group < end; ++group) update_group<Scalar, kState>(update, work, group);
+}
+MOLT_CLONES void update_groups_float_16(const Update& update, std::int64_t begin, std::int64_t end) {
+  update_groups<float, 16>(update, begin, end);
 }
 MOLT_CLONES void update_groups_float(const Update& update, std::int64_t begin, std::int64_t end) {
-  update_groups<float>(update, begin, end);
+  update_groups<float, 0>(update, begin, end);
 }
 void update_groups_double(const Update& update, std::int64_t begin, std::int64_t end) {
-  update_groups<double>(update, begin, end);
+  update_groups<double, 0>(update, begin, end);
 }
 
 }  // namespace forward_cpu
@@ -157,8 +163,9 @@ void cpu_forward(const Arguments& a) {
 
 void cpu_update(const Update& update) {
   const std::int64_t groups = update.arguments.d_inner / update.arguments.state;
-  const auto run =
-      update.arguments.type == DataType::float64 ? forward_cpu::update_groups_double : forward_cpu::update_groups_float;
+  const auto run = update.arguments.type == DataType::float64 ? forward_cpu::update_groups_double
+                   : update.arguments.state == 16             ? forward_cpu::update_groups_float_16
+                                                              : forward_cpu::update_groups_float;
   at::parallel_for(0, groups, grain(update.arguments, groups),
                    [&](std::int64_t begin, std::int64_t end) { run(update, begin, end); });
 }

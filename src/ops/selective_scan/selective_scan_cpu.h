@@ -73,7 +73,8 @@ struct Work {
         squares(scratch.take(state * kSquares * width)),
         h(scratch.take(state * width)),
         bias(scratch.take(width)),
-        D(scratch.take(width)) {}
+        D(scratch.take(width)),
+        products(scratch.take(2 * width * kLanes<Scalar>)) {}
 
   // With `width` where it is known at compile time.
   Scalar* row(std::int64_t token, Row row, std::int64_t width) const { return tokens + (token * kRows + row) * width; }
@@ -85,6 +86,7 @@ struct Work {
   Scalar *tokens, *squares;  // (kChunk, rows, width), (state, squares, width)
   Scalar* h;                 // (state, width)
   Scalar *bias, *D;          // (width)
+  Scalar* products;          // (2, width, lanes): products that are still to be summed over the lanes
 };
 
 // The column of x where a group's channels begin.
@@ -102,17 +104,23 @@ MOLT_INLINE Lanes<Scalar> decay(const Arguments& a, std::int64_t channel, std::i
 }
 
 template <class Scalar, class AnyWork>
+MOLT_INLINE void load_parameters(const Arguments& a, const AnyWork& w, std::int64_t group) {
+  for (std::int64_t i = 0; i < w.state; ++i) {
+    w.bias[i] = a.dt_bias ? as<Scalar>(a.dt_bias)[group * w.state + i] : 0;
+    w.D[i] = a.D ? as<Scalar>(a.D)[group * w.state + i] : 0;
+  }
+}
+
+template <class Scalar, class AnyWork>
 MOLT_INLINE void load_group(const Arguments& a, AnyWork& w, std::int64_t group) {
   if (w.group == group) return;
   w.group = group;
+  load_parameters<Scalar>(a, w, group);
   for (std::int64_t i = 0; i < w.state; ++i) {
-    const std::int64_t channel = group * w.state + i;
     for (std::int64_t n = 0; n < w.state; n += kLanes<Scalar>) {
-      const Lanes<Scalar> row = decay<Scalar>(a, channel, n);
+      const Lanes<Scalar> row = decay<Scalar>(a, group * w.state + i, n);
       for (int k = 0; k < kLanes<Scalar> && n + k < w.state; ++k) w.square(n + k, kA, w.width)[i] = row[k];
     }
-    w.bias[i] = a.dt_bias ? as<Scalar>(a.dt_bias)[channel] : 0;
-    w.D[i] = a.D ? as<Scalar>(a.D)[channel] : 0;
   }
 }
 

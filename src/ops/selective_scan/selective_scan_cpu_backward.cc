@@ -17,14 +17,12 @@ struct BackwardWork : Work<Scalar, kBackwardRows, kBackwardSquares> {
   explicit BackwardWork(const Arguments& a) : Work<Scalar, kBackwardRows, kBackwardSquares>(a) {
     auto& scratch = this->scratch;
     history = scratch.take((kChunk + 1) * this->state * 2 * kLanes<Scalar>);
-    products = scratch.take(2 * this->width * kLanes<Scalar>);
     gbias = scratch.take(this->width);
     gD = scratch.take(this->width);
   }
   // (1 + kChunk, state, 2, lanes): decay and state after each token of one vector of channels; before the first, the chunk's
   // first state.
   Scalar* history;
-  Scalar* products;    // (2, width, lanes): a token's products for B and for C, still to be summed over the channels of a vector
   Scalar *gbias, *gD;  // (width)
 };
 
