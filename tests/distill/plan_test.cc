@@ -1,0 +1,89 @@
+#include "distill/plan.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "distill/support.h"
+
+namespace molt::plan_test {
+
+using namespace distill_test;
+
+const StagePlan& find(const RecipePlan& plan, const std::string& name) {
+  for (const StagePlan& stage : plan.stages) {
+    if (stage.name == name) return stage;
+  }
+  throw std::logic_error(name);
+}
+
+class PublishedRecipe : public testing::Test {
+ protected:
+  RecipeConfig recipe = load_config<RecipeConfig>(fs::path(MOLT_SOURCE) / "recipes/apriel-h1.yaml");
+  ModelConfig teacher = teacher_config(recipe, "apriel");
+};
+
+TEST_F(PublishedRecipe, HasThePublishedFiguresAndNeedsNoFolder) {
+  const RecipePlan plan = plan_recipe(recipe, teacher, "apriel");
+  EXPECT_NEAR(plan.teacher_parameters, 14.97e9, 0.005e9);
+  EXPECT_EQ(teacher.num_layers(), 50);
+  const std::vector<std::int64_t> mamba = {25, 27, 30, 30, 34, 37, 40};
+  double distilled = 0;
+  for (std::size_t i = 0; i < mamba.size(); ++i) {
+    EXPECT_EQ(plan.stages[i].mamba_layers, mamba[i]);
+    EXPECT_EQ(plan.stages[i].layers, 50);
+    if (plan.stages[i].name != "H-30-SFT") distilled += plan.stages[i].tokens;
+  }
+  EXPECT_NEAR(distilled, 136.5e9, 0.05e9);
+  EXPECT_NEAR(find(plan, "H-25").tokens + find(plan, "H-27").tokens + find(plan, "H-30").tokens, 55.9e9, 0.05e9);
+  EXPECT_NEAR(find(plan, "H-30-SFT").tokens, 20.9e9, 0.05e9);
+  EXPECT_EQ(recipe.training.micro_batches * recipe.training.micro_batch_tokens, 768 * 4096);
+  EXPECT_EQ(find(plan, "H-30-SFT").teacher_flops, 0);
+  // A forward pass costs about two FLOPs a parameter and token, three times that with backward.
+  const StagePlan& first = find(plan, "H-25");
+  EXPECT_NEAR(first.teacher_flops / first.tokens, 2 * plan.teacher_parameters, 0.1 * 2 * plan.teacher_parameters);
+  EXPECT_NEAR(first.student_flops / first.tokens, 6 * first.parameters, 0.1 * 6 * first.parameters);
+}
+
+TEST_F(PublishedRecipe, MixersAloneFitBesideTheTeacherOnOneCard) {
+  recipe.dtype = "bfloat16";
+  for (StageConfig& stage : recipe.stages) stage.training.trainable = {"layers.*.mixers.mamba.*"};
+  for (StageConfig& stage : recipe.stages) stage.training.recompute = "block";
+  const StagePlan h30 = find(plan_recipe(recipe, teacher, "apriel"), "H-30");
+  // 30 mixers of in_proj 5120 x 10240, out_proj 4096 x 5120, dt's 16 x (5120 + 4096 + 1), convolution, A_log and D.
+  const double mixer = 5120.0 * 10240 + 4096.0 * 5120 + 16 * 5120 + 4096 * 17 + 4096 * 5 + 4096 * 16 + 4096;
+  EXPECT_NEAR(h30.trained, 30 * mixer, 1);
+  EXPECT_NEAR(h30.memory.student, 2 * 30 * mixer, 1);  // all the rest is the teacher's
+  EXPECT_NEAR(h30.memory.teacher, 2 * 14.974e9, 0.01e9);
+  EXPECT_EQ(h30.memory.gradients, 4 * h30.trained);
+  EXPECT_EQ(h30.memory.optimizer, 12 * h30.trained);
+  EXPECT_LT(h30.memory.total(), 141e9);
+  for (StageConfig& stage : recipe.stages) stage.training.trainable = {"*"};
+  EXPECT_GT(find(plan_recipe(recipe, teacher, "apriel"), "H-30").memory.total(), 141e9);
+}
+
+TEST_F(PublishedRecipe, TheTableSaysWhatFits) {
+  recipe.dtype = "bfloat16";
+  const RecipePlan plan = plan_recipe(recipe, teacher, "apriel");
+  const std::string small = plan_text(plan, {"RAM", 24e9}), large = plan_text(plan, {"GPU", 1e12});
+  EXPECT_NE(small.find("(14.974 B)"), std::string::npos) << small;
+  EXPECT_NE(small.find("does not fit"), std::string::npos) << small;
+  EXPECT_EQ(large.find("does not fit"), std::string::npos) << large;
+  EXPECT_NE(large.find("fits"), std::string::npos) << large;
+}
+
+TEST(Plan, TheQuickstartIsAPlanToo) {
+  const auto recipe = load_config<RecipeConfig>(fs::path(MOLT_SOURCE) / "recipes/quickstart.yaml");
+  const RecipePlan plan = plan_recipe(recipe, distill_test::teacher_config(12), "quickstart");
+  EXPECT_EQ(plan.stages.size(), recipe.stages.size());
+  EXPECT_LT(plan.stages[0].memory.total(), 2e9);
+}
+
+TEST(Plan, WithoutFolderAndArchitectureThereIsNoTeacher) {
+  EXPECT_EQ(error_of([] { teacher_config(parse<RecipeConfig>("seed: 1"), "r.yaml"); }),
+            "r.yaml: teacher: found neither a folder (pretrained.path) nor an architecture, expected one of them");
+  EXPECT_EQ(error_of([] { teacher_config(parse<RecipeConfig>("teacher: {pretrained: {path: no/such}}"), "r.yaml"); }),
+            "no/such: no such folder");
+}
+
+}  // namespace molt::plan_test

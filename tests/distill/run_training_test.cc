@@ -1,0 +1,126 @@
+#include "distill/run_training.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "distill/rank.h"
+#include "distill/support.h"
+#include "formats/hugging_face.h"
+
+namespace molt::run_training_test {
+
+using namespace distill_test;
+
+class RunTraining : public Folder {
+ protected:
+  RunTraining() {
+    teacher = new_teacher();
+    write_folder(*teacher, folder / "teacher");
+    const auto student = teacher->share();
+    convert_layers(*student, *teacher, {1}, mamba(), 1, "layers");
+    export_model(*student, folder / "student", {.like = folder / "teacher"});
+  }
+
+  TrainConfig config(const std::string& student, const std::string& more = "") const {
+    return parse<TrainConfig>(concat(R"(
+model:
+  pretrained: {path: )",
+                                     (folder / student).string(), R"(}
+  base_model:
+    head:
+      distillation_model: teacher
+      distillation_loss_implementation: reverse_kl
+reference_models:
+  teacher:
+    pretrained:
+      format: mistral
+      path: )",
+                                     (folder / "teacher").string(), R"(
+data: {synthetic: {seed: 1}}
+training: {steps: 3, micro_batch_tokens: 200, trainable: ["layers.1.*"]}
+device: cpu
+output: )",
+                                     (folder / "run").string(), "\n", more),
+                              "train.yaml");
+  }
+
+  std::unique_ptr<Model> teacher;
+};
+
+TEST_F(RunTraining, TheStudentSharesTheTeachersStorage) {
+  for (const char* student : {"teacher", "student"}) {
+    const RunModels models = open_models(config(student), "train.yaml");
+    for (const char* name : {"embedding.weight", "layers.0.mixers.attention.qkv.weight", "layers.1.mlp.down.weight"}) {
+      EXPECT_EQ(parameter(*models.student, name).const_data_ptr(), parameter(*models.teacher, name).const_data_ptr())
+          << student << " " << name;
+    }
+  }
+}
+
+TEST_F(RunTraining, ThePublishedDistillationRunsAndIsContinued) {
+  const TrainConfig distillation = config("student", "held_out: {test: {data: {synthetic: {split: test}}, tokens: 300}}\n");
+  RunModels models = open_models(distillation, "train.yaml");
+  const std::string frozen_before = model_fingerprint(*models.teacher);
+  const LoopResult result = run_training(distillation, models, {.place = "train.yaml", .versions = {}});
+  EXPECT_EQ(result.step, 3);
+  EXPECT_TRUE(result.evaluation.contains("test.reverse_kl"));
+  EXPECT_EQ(model_fingerprint(*models.teacher), frozen_before);
+  const auto exported = load_model(result.checkpoint / "export");
+  EXPECT_TRUE(same_weights(*exported, *models.student));
+  EXPECT_FALSE(same_weights(*exported, *load_model(folder / "student")));
+  EXPECT_TRUE(fs::exists(result.checkpoint / "export" / "tokenizer.json"));
+
+  RunModels again = open_models(distillation, "train.yaml");
+  EXPECT_EQ(run_training(distillation, again, {.place = "train.yaml", .versions = {}}).step, 3);
+  EXPECT_TRUE(same_weights(*again.student, *models.student));
+}
+
+TEST_F(RunTraining, ANewModelTakesItsVocabularyFromTheTokenizer) {
+  const auto fresh = parse<TrainConfig>(concat("tokenizer: ", (folder / "teacher").string(), R"(
+device: cpu
+model:
+  base_model:
+    hidden_size: 16
+    decoder: {type: fixed, num_blocks: 1, block: {mixer: {type: attention, heads: 2, head_groups: 1, head_size: 8},
+              mlp: {intermediate_size: 24}}}
+)"));
+  EXPECT_EQ(open_models(fresh, "train.yaml").student->config().vocabulary, tokenizer()->vocabulary());
+}
+
+TEST_F(RunTraining, MistakesAreNamed) {
+  const auto run = [&](const TrainConfig& config) {
+    return error_of([&] {
+      RunModels models = open_models(config, "train.yaml");
+      run_training(config, models, {.place = "train.yaml", .versions = {}});
+    });
+  };
+  TrainConfig wrong = config("student");
+  wrong.output = "";
+  EXPECT_EQ(run(wrong), "train.yaml: output: missing, expected the run folder");
+  wrong = config("student");
+  wrong.reference_models["teacher"].pretrained.path = "";
+  EXPECT_EQ(run(wrong), "train.yaml: reference_models.teacher.pretrained.path: missing, expected a Hugging Face folder");
+  wrong = config("student");
+  wrong.reference_models["teacher"].pretrained.format = "llama";
+  EXPECT_NE(run(wrong).find("reference_models.teacher.pretrained.format: found llama"), std::string::npos) << run(wrong);
+  wrong = config("student");
+  wrong.data.synthetic.reset();
+  EXPECT_EQ(run(wrong), "train.yaml: data: expected exactly one of path and synthetic");
+  wrong = config("student");
+  fs::remove(folder / "student/tokenizer.json");
+  EXPECT_EQ(run(wrong),
+            "train.yaml: data.synthetic: found no tokenizer.json, expected one in the model's folder or in the folder that "
+            "`tokenizer` names");
+}
+
+TEST_F(RunTraining, ATokenBeyondTheVocabularyIsNamed) {
+  DataConfig data;
+  data.synthetic.emplace();
+  const auto source = open_source(data, tokenizer(), 20, 0, "train.yaml: data");
+  const std::string message = error_of([&] { source->next(200); });
+  EXPECT_NE(message.find("train.yaml: data: sample "), std::string::npos) << message;
+  EXPECT_NE(message.find("expected ids from 0 to 19, which the model's vocabulary holds"), std::string::npos) << message;
+}
+
+}  // namespace molt::run_training_test
