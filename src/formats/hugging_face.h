@@ -47,8 +47,9 @@ struct ExportOptions {
 
 // Writes a whole folder or none (AtomicFolder); an existing folder of that name is replaced. Without `like`, or where its family
 // cannot express the model: attention alone is Mistral, anything else apriel_hybrid_ssm. Only the active mixer of each block is
-// written. UserError when no family can express the model (two Mamba layers of different sizes, say). A folder that is loaded in
-// its stored dtype and exported `like` itself has the same bytes in every tensor.
+// written. Hybrids come with the Python files that transformers loads them with (trust_remote_code). UserError when no family can
+// express the model (two Mamba layers of different sizes, say). A folder that is loaded in its stored dtype and exported `like`
+// itself has the same bytes in every tensor.
 void export_model(Model& model, const fs::path& folder, const ExportOptions& options = {});
 
 }  // namespace molt

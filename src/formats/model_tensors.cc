@@ -65,10 +65,4 @@ std::vector<StoredParameter> stored_parameters(Model& model) {
   return parameters;
 }
 
-std::string shape_text(at::IntArrayRef shape) {
-  std::string text = "[";
-  for (std::size_t i = 0; i < shape.size(); ++i) text += concat(i ? ", " : "", shape[i]);
-  return text + "]";
-}
-
 }  // namespace molt

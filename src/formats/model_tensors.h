@@ -24,6 +24,4 @@ struct StoredParameter {
 // Every parameter but those of inactive mixers, in the order of Model::visit.
 std::vector<StoredParameter> stored_parameters(Model& model);
 
-std::string shape_text(at::IntArrayRef shape);
-
 }  // namespace molt

@@ -15,12 +15,6 @@ namespace safetensors_file {
 constexpr std::uint64_t alignment = 64;
 constexpr std::uint64_t longest_header = 100'000'000;  // the reference's limit
 
-std::string list(const std::vector<std::int64_t>& shape) {
-  std::string text = "[";
-  for (std::size_t i = 0; i < shape.size(); ++i) text += concat(i ? ", " : "", shape[i]);
-  return text + "]";
-}
-
 // Fills begin and end in the order in which the tensors are to be written.
 std::vector<TensorInfo> plan(std::vector<TensorInfo> tensors) {
   std::set<std::string> names;
@@ -44,6 +38,12 @@ std::vector<TensorInfo> plan(std::vector<TensorInfo> tensors) {
 }
 
 }  // namespace safetensors_file
+
+std::string shape_text(at::IntArrayRef shape) {
+  std::string text = "[";
+  for (std::size_t i = 0; i < shape.size(); ++i) text += concat(i ? ", " : "", shape[i]);
+  return text + "]";
+}
 
 SafetensorsFile SafetensorsFile::open(const fs::path& path) {
   SafetensorsFile result;
@@ -120,8 +120,8 @@ void SafetensorsWriter::write(const at::Tensor& tensor) {
   MOLT_CHECK(next_ < order_.size(), "every planned tensor has been written");
   const TensorInfo& planned = order_[next_++];
   MOLT_CHECK(tensor.scalar_type() == planned.dtype && tensor.sizes() == planned.shape, planned.name, ": planned ",
-             c10::toString(planned.dtype), " ", safetensors_file::list(planned.shape), ", given ",
-             c10::toString(tensor.scalar_type()), " ", safetensors_file::list(tensor.sizes().vec()));
+             c10::toString(planned.dtype), " ", shape_text(planned.shape), ", given ", c10::toString(tensor.scalar_type()), " ",
+             shape_text(tensor.sizes()));
   at::Tensor data = tensor.detach().to(at::kCPU).contiguous();
   file_.write(data.const_data_ptr(), planned.bytes());
 }

@@ -30,6 +30,8 @@ struct TensorInfo {
 
 // "F32", "BF16": a dtype's name on disk. A dtype that the format does not have is a bug.
 std::string safetensors_dtype(at::ScalarType dtype);
+// "[48, 36]", for messages.
+std::string shape_text(at::IntArrayRef shape);
 
 // A mapped file. Opening reads only the header; copying is cheap, all copies share the mapping.
 class SafetensorsFile {
