@@ -110,7 +110,7 @@ void Arguments::flag(const std::string& name, bool& value, const std::string& me
 }
 
 int run_program(int argc, char** argv, const std::vector<Command>& commands) {
-  CLI::App app("Turns attention transformers into Mamba hybrids by distillation, then evaluates and serves them.", "molt");
+  CLI::App app("Turns attention transformers into Mamba hybrids by distillation, then evaluates and runs them.", "molt");
   app.formatter(std::make_shared<Formatter>());
   app.set_version_flag("--version", std::string("molt ") + MOLT_VERSION);
   app.require_subcommand(1);
