@@ -1,6 +1,7 @@
 #include "data/prepare.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -21,7 +22,9 @@ class PrepareTest : public testing::Test {
               concat("molt-prepare-", getpid(), "-", testing::UnitTest::GetInstance()->current_test_info()->name());
     fs::remove_all(folder_);
     fs::create_directories(folder_);
-    write_word_tokenizer(folder_ / "words", {"a", "b", "c", "d", "e"});
+    fs::create_directories(folder_ / "words");
+    write_file(folder_ / "words" / "tokenizer.json", make_word_tokenizer({"a", "b", "c", "d", "e"}));
+    write_file(folder_ / "words" / "tokenizer_config.json", word_tokenizer_config());
     tokenizer_ = Tokenizer::load(folder_ / "words");
     config_.tokenizer = folder_ / "words";
     config_.output = folder_ / "out";
