@@ -30,7 +30,7 @@ void expect_formula(const std::vector<std::int32_t>& lengths, const Shape& shape
                                   << window.value_or(0) << ", " << lengths.size() << " sequences");
   const double scale = 1 / std::sqrt(shape.head_size);
   const Sequences here = Sequences::of(lengths, device), reference = Sequences::of(lengths);
-  const double tolerance = dtype == at::kDouble ? 1e-11 : dtype == at::kFloat ? 2e-5 : 3e-2;
+  const double tolerance = dtype == at::kDouble ? 1e-11 : dtype == at::kBFloat16 ? 3e-2 : device.is_cuda() ? 2e-4 : 2e-5;
   expect_same(
       [&](const TestTensors& in) -> TestTensors { return {attention(in[0], in[1], in[2], here, scale, window)}; },
       [&](const TestTensors& in) -> TestTensors { return {attention_composite(in[0], in[1], in[2], reference, scale, window)}; },
@@ -52,8 +52,7 @@ TEST(Attention, EqualsItsFormula) {
 TEST(Attention, SlidingWindowsEqualTheirFormula) {
   for (const at::Device device : test_devices())
     for (const at::ScalarType dtype : {at::kFloat, at::kDouble})
-      for (const int window : {1, 2, 7, 16, 127, 129, 1000})
-        expect_formula({5, 1, 30, 260}, {2, 1, 8}, window, device, dtype);
+      for (const int window : {1, 2, 7, 16, 127, 129, 1000}) expect_formula({5, 1, 30, 260}, {2, 1, 8}, window, device, dtype);
 }
 
 TEST(Attention, HalfPrecisionIsCloseToItsFormula) {

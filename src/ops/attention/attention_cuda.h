@@ -10,7 +10,8 @@
 
 namespace molt::ops {
 
-// Query i of a sequence stands at position keys - queries + i of the same sequence's keys. Differentiable in q, k and v.
+// Query i of a sequence stands at position keys - queries + i of the same sequence's keys. Differentiable in q, k and v where
+// every sequence has as many keys as queries: LibTorch's fp32 backward with a window is wrong elsewhere.
 at::Tensor attention_cuda(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Sequences& queries,
                           const Sequences& keys, double scale, std::optional<std::int64_t> window);
 
