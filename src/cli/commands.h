@@ -15,6 +15,7 @@ Command generate_command();
 Command logits_command();
 Command prepare_command();
 Command rank_command();
+Command report_command();
 Command synthesize_command();
 Command train_command();
 

@@ -20,6 +20,7 @@ int main(int argc, char** argv) {
                                molt::bench_command(),
                                molt::logits_command(),
                                molt::compare_command(),
+                               molt::report_command(),
                                molt::config_command(),
                            });
 }

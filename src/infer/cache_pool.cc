@@ -19,7 +19,7 @@ CachePool::CachePool(const Model& model, std::int64_t sequences, std::int64_t to
       if (per_token) shape.push_back(block_size_);
       shape.insert(shape.end(), entry.shape.begin(), entry.shape.end());
       cache.push_back(at::empty(shape, at::TensorOptions(model.device()).dtype(entry.dtype)));
-      bytes_per_sequence_ += entry.bytes() * (per_token ? block_size_ : 1);
+      (per_token ? bytes_per_token_ : bytes_per_sequence_) += entry.bytes();
     }
   }
   for (std::int64_t i = sequences; i-- > 0;) free_.push_back(static_cast<std::int32_t>(i));

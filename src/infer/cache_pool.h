@@ -26,14 +26,14 @@ class CachePool {
   std::int64_t block_size() const { return block_size_; }
   // One a layer, as Model::extend takes them.
   std::vector<BlockCache>& caches() { return caches_; }
-  // Of one sequence that fills its room.
-  std::int64_t bytes_per_sequence() const { return bytes_per_sequence_; }
+  // What one sequence of `tokens` tokens needs.
+  std::int64_t bytes(std::int64_t tokens) const { return bytes_per_sequence_ + tokens * bytes_per_token_; }
   // Writes small random numbers to every entry: what a measurement starts from that has no time to prefill.
   void fill_random(std::uint64_t seed);
 
  private:
   std::int64_t block_size_;
-  std::int64_t bytes_per_sequence_ = 0;
+  std::int64_t bytes_per_token_ = 0, bytes_per_sequence_ = 0;
   std::vector<BlockCache> caches_;
   std::vector<std::int32_t> free_;  // the last one is taken next
 };

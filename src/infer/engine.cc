@@ -1,9 +1,5 @@
 #include "infer/engine.h"
 
-#include <ATen/Functions.h>
-#include <ATen/Parallel.h>
-#include <c10/core/InferenceMode.h>
-
 #include <algorithm>
 #include <deque>
 #include <iterator>
@@ -11,7 +7,7 @@
 
 #include "base/error.h"
 #include "infer/cache_pool.h"
-#include "infer/step_buffer.h"
+#include "infer/step_runner.h"
 
 namespace molt {
 namespace engine_detail {
@@ -28,61 +24,6 @@ struct Sequence {
   std::int64_t prompt_left() const { return static_cast<std::int64_t>(request.prompt.size()) - cached; }
 };
 
-// What goes through the model in one call, and what comes out.
-struct Share {
-  Share(at::Device device, std::int64_t block_size) : buffer(device, block_size) {}
-
-  void add(Sequence& sequence, std::int64_t count);
-  void run(const Model& model, CachePool& pool);
-
-  StepBuffer buffer;
-  std::vector<StepPart> parts;
-  std::int64_t rows = 0;
-  // Sequences that get a token, and where each one's last row is.
-  std::vector<Sequence*> sampled;
-  std::vector<std::int64_t> sampled_rows, draws;
-  std::vector<SamplingOptions> sampling;
-  std::vector<std::int32_t> tokens;
-  std::vector<float> log_probabilities;
-};
-
-// The next `count` tokens of a sequence.
-void Share::add(Sequence& sequence, std::int64_t count) {
-  std::span<const std::int32_t> next(&sequence.last, 1);
-  if (sequence.prompt_left() > 0) {
-    next = std::span(sequence.request.prompt).subspan(static_cast<std::size_t>(sequence.cached), static_cast<std::size_t>(count));
-  }
-  parts.push_back({next, sequence.cached, &sequence.lease});
-  rows += count;
-  sequence.cached += count;
-  if (sequence.prompt_left() > 0) return;
-  sampled.push_back(&sequence);
-  sampled_rows.push_back(rows - 1);
-  draws.push_back(sequence.generated);
-  sampling.push_back(sequence.request.sampling);
-}
-
-void Share::run(const Model& model, CachePool& pool) {
-  c10::InferenceMode no_gradients;
-  at::Tensor hidden = model.extend(buffer.build(parts), pool.caches());
-  if (!sampled.empty()) {
-    if (static_cast<std::int64_t>(sampled.size()) < rows) {
-      hidden = hidden.index_select(0, at::tensor(sampled_rows, at::kLong).to(hidden.device()));
-    }
-    tokens = sample(model.logits(hidden), sampling, draws, log_probabilities);
-  }
-  parts.clear(), rows = 0;
-}
-
-// How many shares of its sequences a step is worked off in, each by one thread: a small model's layers are too short to be worth
-// dividing, and its weights are near every core.
-std::int64_t max_shares(const Model& model) {
-  constexpr double small = 64 << 20;  // bytes of weights
-  if (!model.device().is_cpu()) return 1;
-  const double weights = model.flops(1) / 2;  // nearly: each is multiplied once
-  return weights * static_cast<double>(c10::elementSize(model.dtype())) <= small ? at::get_num_threads() : 1;
-}
-
 const EngineOptions& checked(const EngineOptions& options) {
   require(options.max_sequences > 0, "max_sequences: found ", options.max_sequences, ", expected at least 1");
   require(options.max_tokens > 1, "max_tokens: found ", options.max_tokens, ", expected at least 2");
@@ -94,15 +35,15 @@ const EngineOptions& checked(const EngineOptions& options) {
 
 struct Engine::State {
   using Sequence = engine_detail::Sequence;
-  using Share = engine_detail::Share;
 
   State(const Model& the_model, const EngineOptions& the_options)
-      : model(the_model), options(engine_detail::checked(the_options)), pool(model, options.max_sequences, options.max_tokens) {
-    for (std::int64_t i = engine_detail::max_shares(model); i-- > 0;) shares.emplace_back(model.device(), pool.block_size());
-  }
+      : model(the_model),
+        options(engine_detail::checked(the_options)),
+        pool(model, options.max_sequences, options.max_tokens),
+        runner(model, pool) {}
 
   void admit();
-  // Deals the next step's tokens out to the shares.
+  // Chooses the next step's tokens.
   void plan();
   void run();
   void take(Sequence& sequence, std::int32_t token, float log_probability);
@@ -110,11 +51,14 @@ struct Engine::State {
   const Model& model;
   EngineOptions options;
   CachePool pool;
-  std::vector<Share> shares;
+  StepRunner runner;
   std::int64_t next_id = 0;
   std::deque<std::pair<std::int64_t, Request>> queue;
   std::vector<std::unique_ptr<Sequence>> running;  // in order of request
   std::vector<Event> events;                       // to be reported
+  // Of the current step.
+  std::vector<SampledItem> items;
+  std::vector<Sequence*> sequences;  // one an item
 };
 
 void Engine::State::admit() {
@@ -127,43 +71,30 @@ void Engine::State::admit() {
 }
 
 void Engine::State::plan() {
-  std::vector<std::pair<Sequence*, std::int64_t>> step;
-  std::int64_t prefill_left = options.prefill_tokens, total = 0, longest = 0;
+  items.clear(), sequences.clear();
+  std::int64_t prefill_left = options.prefill_tokens;
   for (const auto& sequence : running) {
-    std::int64_t count = 1;
-    if (sequence->prompt_left() > 0) {
-      count = std::min(sequence->prompt_left(), prefill_left);
-      prefill_left -= count;
+    std::span<const std::int32_t> next(&sequence->last, 1);
+    if (const std::int64_t prompt_left = sequence->prompt_left(); prompt_left > 0) {
+      const std::int64_t count = std::min(prompt_left, prefill_left);
       if (count == 0) continue;
+      prefill_left -= count;
+      next = std::span(sequence->request.prompt)
+                 .subspan(static_cast<std::size_t>(sequence->cached), static_cast<std::size_t>(count));
     }
-    step.emplace_back(sequence.get(), count);
-    total += count;
-    longest = std::max(longest, count);
-  }
-  // Waking a thread pays from a few sequences on; a long prompt is better divided inside the layers.
-  constexpr std::int64_t least = 4;
-  std::int64_t used = std::clamp<std::int64_t>(std::ssize(step) / least, 1, std::ssize(shares));
-  if (longest > total / used) used = 1;
-  std::int64_t dealt = 0;
-  for (const auto& [sequence, count] : step) {
-    shares[static_cast<std::size_t>(dealt * used / total)].add(*sequence, count);
-    dealt += count;
+    SampledItem item{{next, sequence->cached, &sequence->lease}};
+    sequence->cached += std::ssize(next);
+    if (sequence->prompt_left() <= 0) item.sampling = &sequence->request.sampling;
+    item.draw = sequence->generated;
+    items.push_back(item);
+    sequences.push_back(sequence.get());
   }
 }
 
 void Engine::State::run() {
-  std::vector<Share*> busy;
-  for (Share& share : shares) {
-    if (!share.parts.empty()) busy.push_back(&share);
-  }
-  at::parallel_for(0, std::ssize(busy), 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) busy[static_cast<std::size_t>(i)]->run(model, pool);
-  });
-  for (Share* share : busy) {
-    for (std::size_t i = 0; i < share->sampled.size(); ++i) {
-      take(*share->sampled[i], share->tokens[i], share->log_probabilities[i]);
-    }
-    share->sampled.clear(), share->sampled_rows.clear(), share->draws.clear(), share->sampling.clear();
+  runner.run(items);
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    if (items[i].sampling) take(*sequences[i], items[i].token, items[i].log_probability);
   }
   std::erase_if(running, [](const auto& sequence) { return sequence->done; });
 }

@@ -47,38 +47,38 @@ void StepBuffer::lay_out(const Shape& shape) {
   contexts_ = int_at(contexts), offsets_ = int_at(offsets), table_ = int_at(table);
 }
 
-const Step& StepBuffer::build(const std::vector<StepPart>& parts) {
-  Shape shape{0, static_cast<std::int64_t>(parts.size()), 0};
-  for (const StepPart& part : parts) {
-    shape.tokens += static_cast<std::int64_t>(part.tokens.size());
-    shape.blocks = std::max(shape.blocks, static_cast<std::int64_t>(part.lease->blocks.size()));
+const Step& StepBuffer::build(std::span<const StepItem> items) {
+  Shape shape{0, static_cast<std::int64_t>(items.size()), 0};
+  for (const StepItem& item : items) {
+    shape.tokens += static_cast<std::int64_t>(item.tokens.size());
+    shape.blocks = std::max(shape.blocks, static_cast<std::int64_t>(item.lease->blocks.size()));
   }
   MOLT_CHECK(shape.tokens > 0, "a step without tokens");
   if (shape != shape_) lay_out(shape);
 
   std::int64_t row = 0, longest = 0;
-  for (std::size_t i = 0; i < parts.size(); ++i) {
-    const StepPart& part = parts[i];
-    const auto& blocks = part.lease->blocks;
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    const StepItem& item = items[i];
+    const auto& blocks = item.lease->blocks;
     offsets_[i] = static_cast<std::int32_t>(row);
-    contexts_[i] = static_cast<std::int32_t>(part.context);
-    states_[i] = part.lease->state_slot;
+    contexts_[i] = static_cast<std::int32_t>(item.context);
+    states_[i] = item.lease->state_slot;
     std::int32_t* table_row = table_ + static_cast<std::int64_t>(i) * shape.blocks;
     std::fill(std::copy(blocks.begin(), blocks.end(), table_row), table_row + shape.blocks, 0);
-    std::int64_t position = part.context;
-    for (const std::int32_t token : part.tokens) {
+    std::int64_t position = item.context;
+    for (const std::int32_t token : item.tokens) {
       tokens_[row] = token;
       positions_[row] = position;
       slots_[row] = blocks[static_cast<std::size_t>(position / block_size_)] * block_size_ + position % block_size_;
       ++row, ++position;
     }
-    longest = std::max(longest, static_cast<std::int64_t>(part.tokens.size()));
+    longest = std::max(longest, static_cast<std::int64_t>(item.tokens.size()));
   }
-  offsets_[parts.size()] = static_cast<std::int32_t>(row);
+  offsets_[items.size()] = static_cast<std::int32_t>(row);
 
   step_.sequences.max_length = longest;
-  std::copy_n(offsets_, parts.size() + 1, step_.sequences.offsets.begin());
-  std::copy_n(contexts_, parts.size(), step_.contexts.begin());
+  std::copy_n(offsets_, items.size() + 1, step_.sequences.offsets.begin());
+  std::copy_n(contexts_, items.size(), step_.contexts.begin());
   std::copy_n(states_, step_.state_slots_host.size(), step_.state_slots_host.begin());
   if (!device_.is_cpu()) on_device_.copy_(host_, /*non_blocking=*/true);
   return step_;

@@ -10,7 +10,7 @@
 namespace molt {
 
 // What one sequence brings to a step.
-struct StepPart {
+struct StepItem {
   std::span<const std::int32_t> tokens;  // new ones, at least one
   std::int64_t context = 0;              // tokens in its cache already
   const CachePool::Lease* lease = nullptr;
@@ -21,7 +21,7 @@ class StepBuffer {
   StepBuffer(at::Device device, std::int64_t block_size) : device_(device), block_size_(block_size) {}
 
   // Valid until the next call. The device must have finished the step before (sampling waits for it).
-  const Step& build(const std::vector<StepPart>& parts);
+  const Step& build(std::span<const StepItem> items);
 
  private:
   struct Shape {

@@ -144,7 +144,7 @@ TEST(Engine, EndsAfterAStopToken) {
   const auto free = naive_greedy(*model, prompt, 16);
   const std::int32_t stop = free.tokens.at(9);
   const auto first = std::find(free.tokens.begin(), free.tokens.end(), stop) - free.tokens.begin();
-  const auto results = run(*model, {{.prompt = prompt, .max_tokens = 16, .stop_tokens = {60, stop}}}, {.max_tokens = 64});
+  const auto results = run(*model, {{.prompt = prompt, .max_tokens = 16, .stop_tokens = {66, stop}}}, {.max_tokens = 64});
   EXPECT_EQ(results.at(0).tokens, std::vector(free.tokens.begin(), free.tokens.begin() + first + 1));
   EXPECT_EQ(results.at(0).reason, Event::Reason::stop);
 }
@@ -197,7 +197,7 @@ TEST(Engine, RefusesWhatCannotBe) {
     return engine.submit({.prompt = std::move(prompt), .max_tokens = max_tokens, .sampling = sampling});
   };
   EXPECT_THROW(submit({}, 5), UserError);
-  EXPECT_THROW(submit({61}, 5), UserError);
+  EXPECT_THROW(submit({67}, 5), UserError);
   EXPECT_THROW(submit({-1}, 5), UserError);
   EXPECT_THROW(submit({1}, 0), UserError);
   EXPECT_THROW(submit({1}, 10), UserError);

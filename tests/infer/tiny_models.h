@@ -12,12 +12,14 @@
 
 namespace molt::testing_infer {
 
+constexpr std::int64_t kVocabulary = 67;
+
 // One layer a name: "attention", "sliding_window" (of 5 tokens), "mamba", "identity". Logits are far enough apart that rounding
 // decides nothing.
 inline std::unique_ptr<Model> tiny_model(const std::vector<std::string>& layers, std::uint64_t seed = 1) {
   ModelConfig config;
   config.hidden_size = 32;
-  config.vocabulary = 61;
+  config.vocabulary = kVocabulary;
   config.max_positions = 512;
   for (const std::string& type : layers) {
     auto mixer = mixer_kind(type, "test").make_config();
@@ -46,7 +48,7 @@ inline std::unique_ptr<Model> tiny_hybrid() {
 inline std::vector<std::int32_t> tiny_prompt(std::int64_t length, std::int64_t which = 0) {
   std::vector<std::int32_t> tokens;
   for (std::int64_t i = 0; i < length; ++i)
-    tokens.push_back(static_cast<std::int32_t>((i * i * 7 + i * 11 + which * 23 + 3) % 61));
+    tokens.push_back(static_cast<std::int32_t>((i * i * 7 + i * 11 + which * 23 + 3) % kVocabulary));
   return tokens;
 }
 

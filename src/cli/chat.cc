@@ -1,0 +1,123 @@
+#include <atomic>
+#include <csignal>
+#include <iostream>
+#include <string>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "cli/commands.h"
+#include "cli/options.h"
+#include "formats/hugging_face.h"
+#include "infer/text_generation.h"
+
+namespace molt {
+namespace chat {
+
+struct Options {
+  std::string model;
+  std::int64_t max_tokens = 512, context = 0;
+  SamplingOptions sampling{.temperature = 0.7};
+  std::int64_t seed = 0;
+  std::vector<std::string> stop;
+  ComputeOptions compute;
+};
+
+std::atomic<bool> stop_asked{false};
+static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler may only touch lock-free atomics");
+
+// While it lives, Ctrl-C only asks for a stop; a second one, and any at the prompt, ends the program as always.
+class StopOnInterrupt {
+ public:
+  StopOnInterrupt() {
+    stop_asked = false;
+    struct sigaction action = {};
+    action.sa_handler = [](int) { stop_asked = true; };
+    action.sa_flags = SA_RESTART | static_cast<int>(SA_RESETHAND);
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, nullptr);
+  }
+  ~StopOnInterrupt() { std::signal(SIGINT, SIG_DFL); }
+  StopOnInterrupt(const StopOnInterrupt&) = delete;
+  StopOnInterrupt& operator=(const StopOnInterrupt&) = delete;
+};
+
+// Prints the answer as it comes and returns it.
+std::string answer(TextGenerator& generator, const TextRequest& request) {
+  StopOnInterrupt stoppable;
+  const std::int64_t id = generator.submit(request);
+  std::string text;
+  bool cancelled = false;
+  while (!generator.idle()) {
+    if (stop_asked && !cancelled) generator.cancel(id), cancelled = true;
+    for (const TextEvent& event : generator.step()) {
+      std::cout << event.piece << std::flush;
+      text += event.piece;
+    }
+  }
+  std::cout << "\n" << std::flush;
+  return text;
+}
+
+constexpr const char* kHelp =
+    "/reset forgets the conversation, /quit (or Ctrl-D) ends. Ctrl-C stops an answer.\n"
+    "The model goes on with the text of the conversation as it stands.\n";
+
+int run(Options& options) {
+  const fs::path folder = resolve_model_folder(options.model);
+  const auto tokenizer = Tokenizer::load(folder);
+  const auto model = load_model(folder, {options.compute.device(), options.compute.dtype()});
+  std::int64_t room = options.context;
+  if (room == 0) room = model->config().max_positions > 0 ? std::min<std::int64_t>(model->config().max_positions, 8192) : 4096;
+  require(room > options.max_tokens, "--context: found ", room, ", expected more than --max-tokens ", options.max_tokens);
+  TextGenerator generator(*model, tokenizer, {.max_sequences = 1, .max_tokens = room});
+
+  TextRequest request{.max_tokens = options.max_tokens, .sampling = options.sampling, .stop = options.stop};
+  request.sampling.seed = static_cast<std::uint64_t>(options.seed);
+  log_info(concat(options.model, ": /help says what can be typed"));
+  std::string line;
+  while (std::cerr << "> " << std::flush, std::getline(std::cin, line)) {
+    if (line == "/quit") return 0;
+    if (line == "/help") {
+      std::cerr << kHelp;
+    } else if (line == "/reset") {
+      request.prompt.clear();
+    } else if (line.starts_with("/")) {
+      std::cerr << "found " << line << ", expected /help, /reset or /quit\n";
+    } else if (!line.empty()) {
+      const std::string before = request.prompt;
+      request.prompt += (before.empty() ? "" : "\n") + line;
+      const auto tokens = std::ssize(generator.encode(request));
+      if (tokens + options.max_tokens > room) {
+        std::cerr << "the conversation has " << tokens << " tokens, at most " << room - options.max_tokens
+                  << " fit: /reset forgets it, --context makes more room\n";
+        request.prompt = before;
+        continue;
+      }
+      request.prompt += answer(generator, request);
+      ++request.sampling.seed;
+    }
+  }
+  std::cerr << "\n";
+  return 0;
+}
+
+}  // namespace chat
+
+Command chat_command() {
+  return {"chat", "Talk to a model in the terminal", [](Arguments& arguments) -> std::function<int()> {
+            auto options = std::make_shared<chat::Options>();
+            arguments.positional("MODEL", options->model, "Hugging Face folder, checkpoint or run");
+            arguments.option("--max-tokens", options->max_tokens, "New tokens of an answer at most");
+            arguments.option("--context", options->context,
+                             "Tokens of the whole conversation at most (default: what the model allows, up to 8192)");
+            arguments.option("--temperature", options->sampling.temperature, "0 always takes the most probable token");
+            arguments.option("--top-k", options->sampling.top_k, "Only the k most probable tokens, 0 for all");
+            arguments.option("--top-p", options->sampling.top_p, "Only the most probable tokens that reach this sum");
+            arguments.option("--seed", options->seed, "Another seed gives other answers");
+            arguments.option("--stop", options->stop, "Text that ends an answer; may be repeated");
+            options->compute.declare(arguments);
+            return [options] { return chat::run(*options); };
+          }};
+}
+
+}  // namespace molt

@@ -1,0 +1,43 @@
+#include "infer/throughput.h"
+
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "tiny_models.h"
+
+namespace molt {
+namespace throughput_test {
+
+TEST(Throughput, MeasuresEverySettingOfEveryModel) {
+  const auto teacher = testing_infer::tiny_model({"attention", "attention"}),
+             hybrid = testing_infer::tiny_model({"attention", "mamba"});
+  std::int64_t calls = 0, whole = 0;
+  const auto rows = measure_throughput({teacher.get(), hybrid.get()},
+                                       {.batches = {1, 5}, .contexts = {3, 40}, .tokens = 2, .runs = 2, .prefill_tokens = 16},
+                                       [&](std::int64_t done, std::int64_t total) {
+                                         EXPECT_EQ(done, ++calls);
+                                         whole = total;
+                                       });
+  EXPECT_EQ(calls, 24);
+  EXPECT_EQ(whole, 24);
+  ASSERT_EQ(rows.size(), 12u);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const ThroughputRow& row = rows[i];
+    EXPECT_EQ(row.model, static_cast<std::int64_t>(i % 2));
+    EXPECT_EQ(row.context, i < 6 ? 3 : 40);
+    EXPECT_EQ(row.prefill, i / 2 % 3 == 0);
+    EXPECT_EQ(row.batch, i / 2 % 3 == 2 ? 5 : 1);
+    EXPECT_GT(row.lowest, 0);
+    EXPECT_LE(row.lowest, row.median);
+    EXPECT_LE(row.median, row.highest);
+    EXPECT_TRUE(row.model != 0 || row.ratio == 1);
+    // fp32 keys and values of 2 heads of 8 a token and layer; a Mamba layer's window and state.
+    const std::int64_t attention = row.context * 2 * 2 * 8 * 4, mamba = (16 * 3 + 32 * 8) * 4;
+    EXPECT_EQ(row.cache_bytes, row.batch * (row.model == 0 ? 2 * attention : attention + mamba));
+  }
+  EXPECT_THROW(measure_throughput({teacher.get()}, {.batches = {0}}), UserError);
+  EXPECT_THROW(measure_throughput({teacher.get()}, {.runs = 0}), UserError);
+}
+
+}  // namespace throughput_test
+}  // namespace molt
