@@ -1,0 +1,135 @@
+#include "report/page.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "report/tables.h"
+#include "report/text.h"
+
+namespace molt::report {
+
+namespace page_parts {
+
+constexpr const char* rules = R"(
+  * { box-sizing: border-box; }
+  body { margin: 0; background: var(--ground); color: var(--ink); font: 16px/1.55 system-ui, "Segoe UI", sans-serif; }
+  main { max-width: 60rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
+  h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 1rem; overflow-wrap: anywhere; }
+  h2 { font-size: 1.25rem; margin: 2.75rem 0 0.75rem; padding-bottom: 0.3rem; border-bottom: 1px solid var(--faint); }
+  .lead { font-size: 1.1rem; max-width: 46rem; }
+  .note, figcaption { color: var(--muted); font-size: 0.875rem; }
+  .wide { overflow-x: auto; }
+  table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.925rem; }
+  th, td { padding: 0.4rem 1.1rem 0.4rem 0; text-align: left; white-space: nowrap; border-bottom: 1px solid var(--faint); }
+  thead th { color: var(--muted); font-weight: 500; }
+  tbody th { font-weight: 600; }
+  .number { text-align: right; }
+  figure { margin: 1rem 0 2rem; overflow-x: auto; }
+  figure svg { display: block; width: 100%; min-width: 34rem; height: auto; }
+  pre { background: var(--raised); border-radius: 6px; padding: 0.9rem 1.1rem; margin: 0.4rem 0 1.2rem; max-height: 24rem;
+        overflow: auto; white-space: pre-wrap; overflow-wrap: anywhere; font: 0.875rem/1.5 ui-monospace, monospace; }
+)";
+
+std::string style() {
+  std::string light = "--ground: #ffffff; --raised: #f6f8fa;", dark = "--ground: #0d1117; --raised: #161b22;";
+  for (const Colour& colour : all_colours) {
+    light += concat(" --", colour.name, ": ", colour.light, ";");
+    dark += concat(" --", colour.name, ": ", colour.dark, ";");
+  }
+  return concat("  :root { color-scheme: light dark; ", light, " }\n  @media (prefers-color-scheme: dark) { :root { ", dark,
+                " } }", rules);
+}
+
+std::string section(const char* title, const std::vector<Figure>& figures) {
+  std::string html;
+  for (const Figure& figure : figures)
+    html += concat("<figure>\n", inline_svg(figure), "<figcaption>", escape_html(figure.title), "</figcaption>\n</figure>\n");
+  return html.empty() ? "" : concat("<h2>", title, "</h2>\n", html);
+}
+
+std::string throughput_note(const Collection& collection) {
+  const auto setting = main_setting(collection);
+  return setting ? concat("tokens/s: ", setting->words(), ", median of the runs.") : "";
+}
+
+// The hybrid with the best score that has a sample; else any checkpoint that has one.
+const Checkpoint* sampled(const Collection& collection) {
+  const Checkpoint* best = nullptr;
+  const auto rank = [](const Checkpoint& checkpoint) {
+    const auto score = checkpoint.scores.find(checkpoint.sample->task);
+    return std::pair(checkpoint.mamba_layers() > 0, score == checkpoint.scores.end() ? 0.0 : score->second.accuracy);
+  };
+  for (const Checkpoint& checkpoint : collection.checkpoints) {
+    if (checkpoint.sample && (!best || rank(checkpoint) > rank(*best))) best = &checkpoint;
+  }
+  return best;
+}
+
+std::string answer_words(const Checkpoint& checkpoint) {
+  return concat(checkpoint.name, checkpoint.sample->correct ? " answers, correctly" : " answers, wrongly");
+}
+
+std::string sample_section(const Collection& collection) {
+  const Checkpoint* checkpoint = sampled(collection);
+  if (!checkpoint) return "";
+  constexpr std::size_t most = 6000;
+  const Sample& sample = *checkpoint->sample;
+  const auto part = [](const std::string& title, const std::string& text) {
+    return concat("<div class=\"note\">", escape_html(title), "</div>\n<pre>", escape_html(shortened(text, most)), "</pre>\n");
+  };
+  return concat("<h2>A problem and its answer</h2>\n", part("Problem (" + sample.task + ")", sample.prompt),
+                part(answer_words(*checkpoint), sample.completion), part("Expected", sample.expected));
+}
+
+// A block that no line of the text can end.
+std::string markdown_block(const std::string& text) {
+  std::size_t run = 0, longest = 2;
+  for (const char c : text) {
+    run = c == '`' ? run + 1 : 0;
+    longest = std::max(longest, run);
+  }
+  const std::string fence(longest + 1, '`');
+  return concat(fence, "\n", text, text.ends_with('\n') ? "" : "\n", fence, "\n");
+}
+
+}  // namespace page_parts
+
+std::string html_page(const Collection& collection, const Figures& figures) {
+  using namespace page_parts;
+  const std::string title = escape_html(collection.title), lead = headline(collection), note = throughput_note(collection);
+  std::string html = concat(
+      "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
+      "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
+      "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>",
+      title, "</title>\n<style>\n", style(), "</style>\n</head>\n<body>\n<main>\n<h1>", title, "</h1>\n");
+  if (!lead.empty()) html += concat("<p class=\"lead\">", escape_html(lead), "</p>\n");
+  if (!collection.checkpoints.empty()) html += "<h2>Checkpoints</h2>\n" + to_html(checkpoint_table(collection));
+  if (!note.empty()) html += concat("<p class=\"note\">", escape_html(note), "</p>\n");
+  html += section("Score and throughput", figures.frontier);
+  html += section("Layouts", figures.layouts);
+  html += section("Losses", figures.losses);
+  html += section("Importance of layers", figures.importance);
+  if (settings(collection).size() > 1) html += "<h2>Throughput</h2>\n" + to_html(throughput_table(collection));
+  html += sample_section(collection);
+  return html + "</main>\n</body>\n</html>\n";
+}
+
+std::string markdown_page(const Collection& collection, const Figures& figures) {
+  using namespace page_parts;
+  std::string text = concat("# ", escape_markdown(collection.title), "\n\n");
+  if (const std::string lead = headline(collection); !lead.empty()) text += escape_markdown(lead) + "\n\n";
+  if (!collection.checkpoints.empty()) text += to_markdown(checkpoint_table(collection)) + "\n";
+  if (const std::string note = throughput_note(collection); !note.empty()) text += escape_markdown(note) + "\n\n";
+  for (const Figure* figure : figures.all())
+    text += concat("![", escape_markdown(figure->title), "](figures/", figure->name, ".svg)\n\n");
+  if (settings(collection).size() > 1) text += concat("## Throughput\n\n", to_markdown(throughput_table(collection)), "\n");
+  if (const Checkpoint* checkpoint = sampled(collection)) {
+    const Sample& sample = *checkpoint->sample;
+    text +=
+        concat("## A problem and its answer\n\n", markdown_block(sample.prompt), "\n", escape_markdown(answer_words(*checkpoint)),
+               ":\n\n", markdown_block(sample.completion), "\nExpected:\n\n", markdown_block(sample.expected));
+  }
+  return text;
+}
+
+}  // namespace molt::report
