@@ -9,8 +9,9 @@ find_package(OpenMP REQUIRED COMPONENTS CXX)
 find_package(Threads REQUIRED)
 
 add_library(molt_flags INTERFACE)
-# -fPIC in programs too: they share the precompiled header with the libraries. -fno-math-errno and -fno-trapping-math let loops with exp, sqrt and clamps vectorise and change no result (never -ffast-math).
-target_compile_options(molt_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -fno-math-errno -fno-trapping-math -fopenmp -fPIC>)
+# -fPIC in programs too: they share the precompiled header with the libraries. -fno-math-errno and -fno-trapping-math let loops with
+# exp, sqrt and clamps vectorise and change no result (never -ffast-math). -Wno-psabi: vectors of lanes never cross a library boundary.
+target_compile_options(molt_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wno-psabi -fno-math-errno -fno-trapping-math -fopenmp -fPIC>)
 target_link_options(molt_flags INTERFACE -fopenmp)
 if(MOLT_WERROR)
   target_compile_options(molt_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Werror>)
