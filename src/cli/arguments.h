@@ -26,7 +26,7 @@ class Arguments {
   void option(const std::string& name, std::int64_t& value, const std::string& meaning, bool required = false);
   void option(const std::string& name, double& value, const std::string& meaning);
   void option(const std::string& name, std::optional<std::int64_t>& value, const std::string& meaning);
-  void option(const std::string& name, std::vector<std::string>& values, const std::string& meaning);  // may be repeated
+  void option(const std::string& name, std::vector<std::string>& values, const std::string& meaning);   // may be repeated
   void option(const std::string& name, std::vector<std::int64_t>& values, const std::string& meaning);  // "1,8,32"
   void choice(const std::string& name, std::string& value, const std::vector<std::string>& words, const std::string& meaning,
               bool required = false);

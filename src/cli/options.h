@@ -14,9 +14,9 @@ void set_threads(std::int64_t threads);
 
 // --device, --dtype, --threads. `device` and `dtype` are read after parsing.
 struct ComputeOptions {
-  std::string device_name;  // "cpu", "cuda"; empty: cuda when there is one
-  std::string dtype_name;   // "float32", "bfloat16"; empty: float32 on the CPU, bfloat16 on a GPU
-  std::int64_t threads = 0; // 0: every core
+  std::string device_name;   // "cpu", "cuda"; empty: cuda when there is one
+  std::string dtype_name;    // "float32", "bfloat16"; empty: float32 on the CPU, bfloat16 on a GPU
+  std::int64_t threads = 0;  // 0: every core
 
   void declare(Arguments& arguments);
   // Sets the number of threads; UserError for a GPU that is not there.
