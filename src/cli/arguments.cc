@@ -1,8 +1,10 @@
 #include "cli/arguments.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <iostream>
 
+#include "base/config.h"
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/log.h"
@@ -129,6 +131,16 @@ int run_program(int argc, char** argv, const std::vector<Command>& commands) {
     sub->callback([&chosen, run] { chosen = run; });
   }
 
+  if (argc > 1 && argv[1][0] != '-') {
+    std::vector<std::string> names;
+    for (const auto& command : commands) names.push_back(command.name);
+    if (std::find(names.begin(), names.end(), argv[1]) == names.end()) {
+      const std::string near = nearest(argv[1], names);
+      log_error(concat("unknown command \"", argv[1], "\"", near.empty() ? "" : concat(" (did you mean \"", near, "\"?)"),
+                       "; molt --help lists them"));
+      return kUserMistake;
+    }
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
