@@ -102,7 +102,7 @@ TEST_F(TaskTest, NamesFileLineAndField) {
             std::string::npos);
   EXPECT_NE(error("mmlu", "{\"question\": \"Q\", \"choices\": [\"x\", \"y\"], \"answer\": 2}\n").find("answer: found 2"),
             std::string::npos);
-  EXPECT_NE(error("synthetic", "{\"id\": \"1\"}\n").find("prompt"), std::string::npos);
+  EXPECT_NE(error("synthetic", "{\"id\": \"1\"}\n").find("items.jsonl:1: "), std::string::npos);
   EXPECT_NE(error("gsm8k", "[]\n").find("no object"), std::string::npos);
   EXPECT_NE(error("gsm8k", "").find("no items"), std::string::npos);
 }
