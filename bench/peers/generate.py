@@ -1,5 +1,5 @@
-"""transformers' `generate` beside `molt bench`, in turns on the same machine: greedy, fp32, 256 new tokens after a prompt of 5, one
-sequence and 32 at once.
+"""transformers' `generate` beside `molt bench`, in turns on the same machine: greedy, fp32, 256 new tokens after a prompt of 5 for one
+sequence, and after 32 different prompts of 5 to 16 tokens (left-padded to 16 for transformers; molt begins at 16 with each).
 
     python bench/peers/generate.py build/release/molt shared/data/stories260k [--rounds 5] [--threads 2]
 
@@ -13,11 +13,11 @@ import statistics
 import subprocess
 import time
 
-PROMPT, NEW = 5, 256
+PROMPT, LONGEST, NEW = 5, 16, 256
 
 
 def rate_of_molt(binary, model, batch, threads):
-    command = [binary, "bench", model, "--batch", str(batch), "--context", str(PROMPT), "--tokens", str(NEW), "--runs", "3",
+    command = [binary, "bench", model, "--batch", str(batch), "--context", str(PROMPT if batch == 1 else LONGEST), "--tokens", str(NEW), "--runs", "3",
                "--threads", str(threads), "--quiet", "--json"]
     rows = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     return next(row["tokens_per_second"] for row in rows if row["work"] == "decode")
@@ -33,12 +33,14 @@ class Transformers:
         self.model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
     def rate(self, batch):
-        prompts = self.torch.randint(3, self.model.config.vocab_size, (batch, PROMPT))
-        mask = self.torch.ones_like(prompts)
+        longest = PROMPT if batch == 1 else LONGEST
+        lengths = self.torch.linspace(PROMPT, longest, batch).round().long()
+        mask = (self.torch.arange(longest) >= longest - lengths.unsqueeze(1)).long()
+        prompts = self.torch.randint(3, self.model.config.vocab_size, (batch, longest)) * mask
         start = time.perf_counter()
         with self.torch.inference_mode():
             out = self.model.generate(prompts, attention_mask=mask, max_new_tokens=NEW, do_sample=False, eos_token_id=None, pad_token_id=0)
-        assert out.shape == (batch, PROMPT + NEW)
+        assert out.shape == (batch, longest + NEW)
         return batch * NEW / (time.perf_counter() - start)
 
 
