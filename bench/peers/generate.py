@@ -17,7 +17,7 @@ PROMPT, LONGEST, NEW = 5, 16, 256
 
 
 def rate_of_molt(binary, model, batch, threads):
-    command = [binary, "bench", model, "--batch", str(batch), "--context", str(PROMPT if batch == 1 else LONGEST), "--tokens", str(NEW), "--runs", "3",
+    command = [binary, "bench", model, "--batch", str(batch), "--context", str(PROMPT if batch == 1 else LONGEST), "--tokens", str(NEW), "--runs", "9",
                "--threads", str(threads), "--quiet", "--json"]
     rows = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     return next(row["tokens_per_second"] for row in rows if row["work"] == "decode")

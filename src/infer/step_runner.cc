@@ -10,24 +10,40 @@
 namespace molt {
 namespace step_runner_detail {
 
-std::int64_t max_shares(const Model& model) {
+std::int64_t max_shares(const Model& model, double weights) {
   constexpr double small = 64 << 20;  // bytes of weights
-  if (!model.device().is_cpu()) return 1;
-  const double weights = model.flops(1) / 2;  // nearly: each is multiplied once
-  return weights * static_cast<double>(c10::elementSize(model.dtype())) <= small ? at::get_num_threads() : 1;
+  const bool divided = model.device().is_cpu() && weights * static_cast<double>(c10::elementSize(model.dtype())) <= small;
+  return divided ? at::get_num_threads() : 1;
 }
+
+// While it lives, nothing that this thread calls is divided among threads (MKL divides even small products).
+class OneThread {
+ public:
+  explicit OneThread(bool active) : threads_(active ? at::get_num_threads() : 1) {
+    if (threads_ > 1) at::set_num_threads(1);
+  }
+  ~OneThread() {
+    if (threads_ > 1) at::set_num_threads(threads_);
+  }
+  OneThread(const OneThread&) = delete;
+  OneThread& operator=(const OneThread&) = delete;
+
+ private:
+  int threads_;
+};
 
 }  // namespace step_runner_detail
 
-StepRunner::StepRunner(const Model& model, CachePool& pool) : model_(model), pool_(pool) {
-  for (std::int64_t i = step_runner_detail::max_shares(model); i-- > 0;) {
+StepRunner::StepRunner(const Model& model, CachePool& pool)
+    : model_(model), pool_(pool), weights_(model.flops(1) / 2) {  // nearly: each is multiplied once
+  for (std::int64_t i = step_runner_detail::max_shares(model, weights_); i-- > 0;) {
     shares_.push_back({StepBuffer(model.device(), pool.block_size()), {}, {}, {}, {}, {}, {}});
   }
 }
 
 std::int64_t StepRunner::shares_of(std::span<const SampledItem> items) const {
   // Waking a thread pays from a few sequences on; a long prompt is better divided inside the layers.
-  constexpr std::int64_t least = 4;
+  constexpr std::int64_t least = 2;
   const std::int64_t shares = std::clamp<std::int64_t>(std::ssize(items) / least, 1, std::ssize(shares_));
   std::int64_t total = 0, longest = 0;
   for (const SampledItem& item : items) {
@@ -39,6 +55,13 @@ std::int64_t StepRunner::shares_of(std::span<const SampledItem> items) const {
 
 void StepRunner::run(std::span<SampledItem> items) {
   const std::int64_t shares = shares_of(items);
+  if (shares == 1) {
+    constexpr double little = 4e6;  // multiplications: less than waking threads for every product costs
+    std::int64_t tokens = 0;
+    for (const SampledItem& item : items) tokens += std::ssize(item.tokens);
+    const step_runner_detail::OneThread alone(model_.device().is_cpu() && weights_ * static_cast<double>(tokens) <= little);
+    return run(shares_.front(), items);
+  }
   at::parallel_for(0, shares, 1, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t i = first; i < last; ++i) {
       const std::int64_t begin = std::ssize(items) * i / shares, end = std::ssize(items) * (i + 1) / shares;

@@ -27,7 +27,7 @@ class StepRunner {
   // Extends the sequences' caches by their tokens, and draws a token for each that wants one.
   //
   // A small model's layers are too short to be divided among threads, and its weights lie near every core: there each thread
-  // takes a share of the sequences through the whole model.
+  // takes a share of the sequences through the whole model, and so few tokens that no share pays go through it on one thread.
   void run(std::span<SampledItem> items);
 
  private:
@@ -45,6 +45,7 @@ class StepRunner {
 
   const Model& model_;
   CachePool& pool_;
+  double weights_;  // multiplied by each token
   std::vector<Share> shares_;
 };
 

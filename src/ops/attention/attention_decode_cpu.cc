@@ -24,25 +24,39 @@ MOLT_INLINE std::int64_t stretch(const ContextRows<T>& context, std::int64_t at,
   return context.blocks ? std::min(end - at, context.block_size - at % context.block_size) : end - at;
 }
 
-// Scores of `count` keys, a vector of them at a time; writes up to a vector beyond them.
-template <class T>
-MOLT_INLINE void score(const T* query, const T* keys, std::int64_t stride, std::int64_t count, std::int64_t head_size, T scale,
-                       T* scores) {
+// Scores of a vector of keys against one query: keys(r) is the r-th key.
+template <class T, class Keys>
+MOLT_INLINE Lanes<T> score_vector(const T* query, const Keys& keys, std::int64_t head_size) {
   constexpr int lanes = kLanes<T>;
-  for (std::int64_t j = 0; j < count; j += lanes) {
-    const T* rows[lanes];
-    Lanes<T> parts[lanes];
-    for (int r = 0; r < lanes; ++r) {
-      rows[r] = keys + std::min(j + r, count - 1) * stride;
-      parts[r] = Lanes<T>{};
-    }
-    for (std::int64_t d = 0; d < head_size; d += lanes) {
-      const Lanes<T> q = load(query + d);
+  Lanes<T> parts[lanes];
 #pragma GCC unroll 8
-      for (int r = 0; r < lanes; ++r) parts[r] += q * load(rows[r] + d);
-    }
-    store(scores + j, Lanes<T>(sums(parts) * scale));
+  for (int r = 0; r < lanes; ++r) parts[r] = Lanes<T>{};
+  for (std::int64_t d = 0; d < head_size; d += lanes) {
+    const Lanes<T> q = load(query + d);
+#pragma GCC unroll 8
+    for (int r = 0; r < lanes; ++r) parts[r] += q * load(keys(r) + d);
   }
+  return sums(parts);
+}
+
+// Scores of `count` keys against the `group` queries (rows `query_stride` apart) that share them, a vector of keys at a time;
+// writes up to a vector beyond them.
+template <class T>
+MOLT_INLINE void score(const T* queries, std::int64_t query_stride, std::int64_t group, const T* keys, std::int64_t stride,
+                       std::int64_t count, std::int64_t head_size, T scale, T* scores, std::int64_t scores_stride) {
+  constexpr int lanes = kLanes<T>;
+  std::int64_t j = 0;
+  // Plain additions find the rows: clamping them as the end needs would cost more than short heads' products.
+  for (; j + lanes <= count; j += lanes) {
+    const T* first = keys + j * stride;
+    for (std::int64_t g = 0; g < group; ++g)
+      store(scores + g * scores_stride + j,
+            Lanes<T>(score_vector(queries + g * query_stride, [&](int r) { return first + r * stride; }, head_size) * scale));
+  }
+  if (j == count) return;
+  const auto clamped = [&](int r) { return keys + std::min(j + r, count - 1) * stride; };
+  for (std::int64_t g = 0; g < group; ++g)
+    store(scores + g * scores_stride + j, Lanes<T>(score_vector(queries + g * query_stride, clamped, head_size) * scale));
 }
 
 // The scores (in units of log 2) become exponentials; returns their sum. Zeros follow them up to a whole vector.
@@ -72,9 +86,8 @@ MOLT_INLINE void attend(const AttentionForward<T>& work, const Task& task, T* sc
   const T scale = static_cast<T>(shape.scale * M_LOG2E);
   for (std::int64_t at = task.begin, count; at < task.end; at += count) {
     count = stretch(span.keys, at, task.end);
-    for (std::int64_t g = 0; g < group; ++g)
-      score(work.q.at(token, head + g), span.keys.at(at, task.kv_head), span.keys.rows.token, count, shape.head_size, scale,
-            scores + g * scores_stride + at - task.begin);
+    score(work.q.at(token, head), work.q.head, group, span.keys.at(at, task.kv_head), span.keys.rows.token, count,
+          shape.head_size, scale, scores + at - task.begin, scores_stride);
   }
   for (std::int64_t g = 0; g < group; ++g) {
     T* row = scores + g * scores_stride;
