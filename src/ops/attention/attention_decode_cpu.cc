@@ -78,6 +78,7 @@ MOLT_INLINE T exponentials(T* scores, std::int64_t count) {
   return sum(total);
 }
 
+// `scores` has room for scores_stride + 1 numbers a query: its scores, and behind those of all queries the sums.
 template <class T>
 MOLT_INLINE void attend(const AttentionForward<T>& work, const Task& task, T* scores, std::int64_t scores_stride) {
   const AttentionShape& shape = work.shape;
@@ -89,11 +90,8 @@ MOLT_INLINE void attend(const AttentionForward<T>& work, const Task& task, T* sc
     score(work.q.at(token, head), work.q.head, group, span.keys.at(at, task.kv_head), span.keys.rows.token, count,
           shape.head_size, scale, scores + at - task.begin, scores_stride);
   }
-  for (std::int64_t g = 0; g < group; ++g) {
-    T* row = scores + g * scores_stride;
-    const T inverse = T(1) / exponentials(row, task.end - task.begin);
-    for (std::int64_t j = 0; j < task.end - task.begin; j += kLanes<T>) store(row + j, Lanes<T>(load(row + j) * inverse));
-  }
+  T* totals = scores + group * scores_stride;
+  for (std::int64_t g = 0; g < group; ++g) totals[g] = exponentials(scores + g * scores_stride, task.end - task.begin);
   for (std::int64_t at = task.begin, count; at < task.end; at += count) {
     count = stretch(span.values, at, task.end);
     multiply(Product<T>{.rows = group,
@@ -108,6 +106,11 @@ MOLT_INLINE void attend(const AttentionForward<T>& work, const Task& task, T* sc
                         .c = work.out.at(token, head),
                         .c_row = work.out.head,
                         .accumulate = at != task.begin});
+  }
+  for (std::int64_t g = 0; g < group; ++g) {
+    T* row = work.out.at(token, head + g);
+    const T inverse = T(1) / totals[g];
+    for (std::int64_t d = 0; d < shape.head_size; d += kLanes<T>) store(row + d, Lanes<T>(load(row + d) * inverse));
   }
 }
 
@@ -135,7 +138,7 @@ void decode(const AttentionForward<T>& work) {
   const std::int64_t count = tasks.size(), each = std::max<std::int64_t>(1, keys * shape.heads * shape.head_size / count);
   const std::int64_t stride = padded<T>(longest) + kLanes<T>;
   at::parallel_for(0, count, std::max<std::int64_t>(1, 65536 / each), [&](std::int64_t begin, std::int64_t end) {
-    const std::unique_ptr<T[]> scores(new T[shape.group() * stride]);
+    const std::unique_ptr<T[]> scores(new T[shape.group() * (stride + 1)]);
     for (std::int64_t task = begin; task < end; ++task) run(work, tasks[task], scores.get(), stride);
   });
 }
