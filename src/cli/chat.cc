@@ -1,6 +1,8 @@
 #include <atomic>
 #include <csignal>
 #include <iostream>
+#include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 
 #include "base/error.h"
@@ -9,6 +11,7 @@
 #include "cli/options.h"
 #include "formats/hugging_face.h"
 #include "infer/text_generation.h"
+#include "text/chat_template.h"
 
 namespace molt {
 namespace chat {
@@ -58,9 +61,57 @@ std::string answer(TextGenerator& generator, const TextRequest& request) {
   return text;
 }
 
-constexpr const char* kHelp =
-    "/reset forgets the conversation, /quit (or Ctrl-D) ends. Ctrl-C stops an answer.\n"
-    "The model goes on with the text of the conversation as it stands.\n";
+// What was said so far: messages that the model's chat template lays out, or plain text where it has none.
+class Conversation {
+ public:
+  Conversation(const fs::path& folder, std::shared_ptr<const Tokenizer> tokenizer)
+      : template_(ChatTemplate::read(folder)), tokenizer_(std::move(tokenizer)) {}
+
+  bool has_template() const { return template_.has_value(); }
+  void reset() { *this = Conversation(std::move(template_), tokenizer_); }
+
+  // The tokens up to where the model answers, with this line as the user's next one; remembered once an answer is there.
+  std::vector<std::int32_t> ask(const std::string& line) {
+    question_ = line;
+    if (!template_) return tokenizer_->encode(text_ + (text_.empty() ? "" : "\n") + line);
+    OrderedJson messages = messages_;
+    messages.push_back({{"role", "user"}, {"content", line}});
+    return tokenizer_->encode(template_->render({.messages = messages, .add_generation_prompt = true}).text, false);
+  }
+  void answer(const std::string& text) {
+    text_ += (text_.empty() ? "" : "\n") + question_ + text;
+    messages_.push_back({{"role", "user"}, {"content", question_}});
+    messages_.push_back({{"role", "assistant"}, {"content", text}});
+  }
+
+ private:
+  Conversation(std::optional<ChatTemplate> chat_template, std::shared_ptr<const Tokenizer> tokenizer)
+      : template_(std::move(chat_template)), tokenizer_(std::move(tokenizer)) {}
+
+  std::optional<ChatTemplate> template_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
+  std::string question_, text_;
+  OrderedJson messages_ = OrderedJson::array();
+};
+
+// The tokens of the conversation with this line; empty, and the reason printed, where it does not fit.
+std::vector<std::int32_t> tokens_with(Conversation& conversation, const std::string& line, std::int64_t most) {
+  std::vector<std::int32_t> tokens;
+  try {
+    tokens = conversation.ask(line);
+  } catch (const UserError& error) {
+    std::cerr << error.what() << "\n";
+    return {};
+  }
+  if (std::ssize(tokens) <= most) return tokens;
+  std::cerr << "the conversation has " << tokens.size() << " tokens, at most " << most
+            << " fit: /reset forgets it, --context makes more room\n";
+  return {};
+}
+
+constexpr const char* kHelp = "/reset forgets the conversation, /quit (or Ctrl-D) ends. Ctrl-C stops an answer.\n";
+constexpr const char* kWithTemplate = "The model's chat template lays out the conversation.\n";
+constexpr const char* kWithoutTemplate = "The model goes on with the text of the conversation as it stands.\n";
 
 int run(Options& options) {
   const fs::path folder = resolve_model_folder(options.model);
@@ -70,6 +121,7 @@ int run(Options& options) {
   if (room == 0) room = model->config().max_positions > 0 ? std::min<std::int64_t>(model->config().max_positions, 8192) : 4096;
   require(room > options.max_tokens, "--context: found ", room, ", expected more than --max-tokens ", options.max_tokens);
   TextGenerator generator(*model, tokenizer, {.max_sequences = 1, .max_tokens = room});
+  Conversation conversation(folder, tokenizer);
 
   TextRequest request{.max_tokens = options.max_tokens, .sampling = options.sampling, .stop = options.stop};
   request.sampling.seed = static_cast<std::uint64_t>(options.seed);
@@ -78,22 +130,15 @@ int run(Options& options) {
   while (std::cerr << "> " << std::flush, std::getline(std::cin, line)) {
     if (line == "/quit") return 0;
     if (line == "/help") {
-      std::cerr << kHelp;
+      std::cerr << kHelp << (conversation.has_template() ? kWithTemplate : kWithoutTemplate);
     } else if (line == "/reset") {
-      request.prompt.clear();
+      conversation.reset();
     } else if (line.starts_with("/")) {
       std::cerr << "found " << line << ", expected /help, /reset or /quit\n";
     } else if (!line.empty()) {
-      const std::string before = request.prompt;
-      request.prompt += (before.empty() ? "" : "\n") + line;
-      const auto tokens = std::ssize(generator.encode(request));
-      if (tokens + options.max_tokens > room) {
-        std::cerr << "the conversation has " << tokens << " tokens, at most " << room - options.max_tokens
-                  << " fit: /reset forgets it, --context makes more room\n";
-        request.prompt = before;
-        continue;
-      }
-      request.prompt += answer(generator, request);
+      request.tokens = tokens_with(conversation, line, room - options.max_tokens);
+      if (request.tokens.empty()) continue;
+      conversation.answer(answer(generator, request));
       ++request.sampling.seed;
     }
   }

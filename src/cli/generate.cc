@@ -75,7 +75,8 @@ int run(Options& options) {
                                                    .output = options.output,
                                                    .request = options.request,
                                                    .samples = options.samples,
-                                                   .max_sequences = options.batch});
+                                                   .max_sequences = options.batch,
+                                                   .model_folder = folder});
   log_info(concat(options.output, ": ", result.written, " lines written, ", result.tokens, " tokens",
                   result.found ? concat(", after ", result.found, " that were there") : ""));
   return 0;
@@ -89,8 +90,7 @@ Command generate_command() {
             auto& request = options->request;
             arguments.positional("MODEL", options->model, "Hugging Face folder, checkpoint or run");
             arguments.option("--prompt", options->prompt, "Text to continue; the continuation goes to standard output");
-            arguments.option("--input", options->input,
-                             "JSONL file with a \"prompt\" (or its \"tokens\") a line; other fields are kept");
+            arguments.option("--input", options->input, "JSONL file with a \"prompt\", its \"tokens\" or \"messages\" a line");
             arguments.option("--output", options->output,
                              "JSONL file with a \"completion\" added to each line; continued where it ends");
             arguments.option("--max-tokens", request.max_tokens, "New tokens at most");

@@ -12,6 +12,7 @@
 #include "base/json.h"
 #include "base/progress.h"
 #include "base/random.h"
+#include "text/chat_template.h"
 
 namespace molt {
 namespace generate_file_detail {
@@ -29,18 +30,64 @@ bool read(LineReader& reader, Line& line) {
   } while (text.empty());
   line.place = reader.place();
   line.fields = parse_ordered_json(text, line.place);
-  require(line.fields.is_object(), line.place, ": found no object, expected {\"prompt\": …} or {\"tokens\": […]}");
+  require(line.fields.is_object(), line.place,
+          ": found no object, expected {\"prompt\": …}, {\"tokens\": […]} or {\"messages\": […]}");
   return true;
 }
 
-TextRequest request_of(const Line& line, const GenerateFileOptions& options, std::int64_t number) {
+// What a line gives the model to go on from, the first that it has.
+const char* prompt_key(const OrderedJson& fields) {
+  for (const char* key : {"prompt", "tokens", "messages"}) {
+    if (fields.contains(key)) return key;
+  }
+  return nullptr;
+}
+
+// Messages to tokens. The template is read when it is needed: prompts do without it, whatever it holds.
+class MessageEncoder {
+ public:
+  MessageEncoder(const Tokenizer& tokenizer, const fs::path& folder) : tokenizer_(tokenizer), folder_(folder) {}
+
+  // The template writes the special tokens itself, the one that begins a text among them.
+  std::vector<std::int32_t> encode(const Line& line) {
+    if (!template_ && !folder_.empty()) template_ = ChatTemplate::read(folder_);
+    require(template_.has_value(), line.place,
+            ": messages: the model's folder has no chat template, expected \"prompt\" or \"tokens\"");
+    const auto member = [&](const char* key) {
+      const auto found = line.fields.find(key);
+      return found == line.fields.end() || found->is_null() ? nullptr : &*found;
+    };
+    const ChatInput chat{.messages = line.fields.at("messages"),
+                         .tools = member("tools"),
+                         .documents = member("documents"),
+                         .add_generation_prompt = true,
+                         .variables = member("chat_template_kwargs")};
+    try {
+      return tokenizer_.encode(template_->render(chat).text, false);
+    } catch (const UserError& error) {
+      fail(line.place, ": ", error.what());
+    }
+  }
+
+ private:
+  const Tokenizer& tokenizer_;
+  fs::path folder_;
+  std::optional<ChatTemplate> template_;
+};
+
+TextRequest request_of(const Line& line, const GenerateFileOptions& options, MessageEncoder& messages, std::int64_t number) {
   TextRequest request = options.request;
   request.sampling.seed = derive_seed(options.request.sampling.seed, "line", static_cast<std::uint64_t>(number));
   const Json fields = line.fields;
-  if (fields.contains("prompt")) {
+  const char* given = prompt_key(line.fields);
+  require(given, line.place, ": found neither \"prompt\" nor \"tokens\" nor \"messages\"");
+  const std::string_view key = given;
+  if (key == "prompt") {
     request.prompt = get<std::string>(fields, "prompt", line.place);
+  } else if (key == "messages") {
+    request.tokens = messages.encode(line);
+    require(!request.tokens.empty(), line.place, ": messages: the chat template gives no text");
   } else {
-    require(fields.contains("tokens"), line.place, ": found neither \"prompt\" nor \"tokens\"");
     for (const std::int64_t token : get<std::vector<std::int64_t>>(fields, "tokens", line.place)) {
       request.tokens.push_back(static_cast<std::int32_t>(std::clamp<std::int64_t>(token, -1, INT32_MAX)));
     }
@@ -71,14 +118,14 @@ struct Survey {
   std::int64_t found = 0;    // lines that the output has
 };
 
-Survey survey(const Model& model, const Tokenizer& tokenizer, const GenerateFileOptions& options) {
+Survey survey(const Model& model, const Tokenizer& tokenizer, const GenerateFileOptions& options, MessageEncoder& messages) {
   Survey result;
   LineReader input(options.input);
   std::optional<LineReader> output;
   if (fs::exists(options.output)) output.emplace(options.output);
   Line line, earlier;
   while (read(input, line)) {
-    TextRequest request = request_of(line, options, result.lines++);
+    TextRequest request = request_of(line, options, messages, result.lines++);
     if (request.tokens.empty()) request.tokens = tokenizer.encode(request.prompt);
     require(!request.tokens.empty(), line.place, ": prompt: found no text, expected some");
     for (const std::int32_t token : request.tokens) {
@@ -87,7 +134,7 @@ Survey survey(const Model& model, const Tokenizer& tokenizer, const GenerateFile
     }
     result.longest = std::max(result.longest, std::ssize(request.tokens) + request.max_tokens);
     for (std::int64_t sample = 0; sample < options.samples && output && read(*output, earlier); ++sample, ++result.found) {
-      const char* key = line.fields.contains("prompt") ? "prompt" : "tokens";
+      const char* key = prompt_key(line.fields);
       const bool same = earlier.fields.contains(key) && earlier.fields[key] == line.fields[key] &&
                         earlier.fields.value("sample", std::int64_t{0}) == sample && earlier.fields.contains("completion");
       require(same, earlier.place, ": found another ", key, " or sample than ", line.place,
@@ -105,9 +152,10 @@ Survey survey(const Model& model, const Tokenizer& tokenizer, const GenerateFile
 GenerateFileResult generate_file(const Model& model, std::shared_ptr<const Tokenizer> tokenizer,
                                  const GenerateFileOptions& options) {
   using namespace generate_file_detail;
+  MessageEncoder messages(*tokenizer, options.model_folder);
   std::optional<LineWriter> output;
   if (fs::exists(options.output)) output.emplace(options.output);  // cuts off a line that was torn
-  const Survey whole = survey(model, *tokenizer, options);
+  const Survey whole = survey(model, *tokenizer, options, messages);
   if (!output) output.emplace(options.output);
   GenerateFileResult result{.found = whole.found};
   const std::int64_t total = whole.lines * options.samples;
@@ -136,7 +184,7 @@ GenerateFileResult generate_file(const Model& model, std::shared_ptr<const Token
     }
     const std::int64_t sample = next++ % options.samples;
     if (next <= result.found) return;
-    const std::int64_t id = generator.submit(sample_of(request_of(line, options, number), sample));
+    const std::int64_t id = generator.submit(sample_of(request_of(line, options, messages, number), sample));
     waiting.emplace(id, Waiting{line, sample, {}});
   };
   while (next < total || !generator.idle()) {

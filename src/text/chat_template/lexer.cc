@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cctype>
 #include <charconv>
+#include <cstdlib>
 #include <optional>
 
 #include "base/error.h"
@@ -206,7 +207,7 @@ class Lexer {
     const bool after_dot = begin > 0 && text_[begin - 1] == '.';
     if (!is_real || after_dot) return whole(begin, 10);
     at_ = end;
-    add(Token::Kind::real, begin, {}, std::stod(without_underscores(text_.substr(begin, end - begin))));
+    add(Token::Kind::real, begin, {}, std::strtod(without_underscores(text_.substr(begin, end - begin)).c_str(), nullptr));
   }
 
   void whole(std::size_t begin, int base) {

@@ -185,7 +185,7 @@ Value first(Evaluator& evaluator, const Value& value, const Arguments& arguments
 
 Value last(Evaluator& evaluator, const Value& value, const Arguments& arguments) {
   bind_arguments("last", arguments, {});
-  if (value.is_undefined() || (value.sequence() && value.sequence()->kind == Sequence::Kind::iterator))
+  if (value.sequence() && value.sequence()->kind == Sequence::Kind::iterator)
     throw TemplateError(concat("last: found ", type_name(value), ", expected a list (the filter list makes one)"));
   const Values items = iterate(evaluator.budget(), value);
   return items.empty() ? Value::undefined("No last item, sequence was empty.") : items.back();
