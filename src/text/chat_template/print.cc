@@ -34,7 +34,7 @@ std::string print_hex(const char* format, Numbers... numbers) {
   return text;
 }
 
-std::string quoted(std::string_view text) {
+std::string quote_text(std::string_view text) {
   const bool doubles = text.find('\'') != text.npos && text.find('"') == text.npos;
   const char quote = doubles ? '"' : '\'';
   std::string out(1, quote);
@@ -96,7 +96,7 @@ void repr_sequence(Writer& out, const Sequence& sequence) {
 }
 
 void repr(Writer& out, const Value& value) {
-  if (const std::string* text = value.string()) return out.add(quoted(*text));
+  if (const std::string* text = value.string()) return out.add(quote_text(*text));
   if (const Sequence* sequence = value.sequence()) return repr_sequence(out, *sequence);
   if (const Dict* dict = value.dict()) {
     const char* before = "{";

@@ -10,17 +10,17 @@
 namespace molt::jinja {
 namespace strings_detail {
 
-utf8proc_category_t category(char32_t code_point) {
+utf8proc_category_t general_category(char32_t code_point) {
   return utf8proc_category(static_cast<utf8proc_int32_t>(code_point));
 }
 
 bool is_letter(char32_t code_point) {
-  const auto kind = category(code_point);
+  const auto kind = general_category(code_point);
   return kind >= UTF8PROC_CATEGORY_LU && kind <= UTF8PROC_CATEGORY_LO;
 }
 
 bool is_digit(char32_t code_point) {
-  if (category(code_point) == UTF8PROC_CATEGORY_ND) return true;
+  if (general_category(code_point) == UTF8PROC_CATEGORY_ND) return true;
   // Superscripts, subscripts and circled digits: Numeric_Type=Digit outside of Nd, as far as text has them.
   return code_point == 0xB2 || code_point == 0xB3 || code_point == 0xB9 || code_point == 0x2070 ||
          (code_point >= 0x2074 && code_point <= 0x2079) || (code_point >= 0x2080 && code_point <= 0x2089) ||
@@ -85,7 +85,7 @@ bool is_space(char32_t code_point) {
 
 bool is_printable(char32_t code_point) {
   if (code_point == ' ') return true;
-  const auto kind = category(code_point);
+  const auto kind = general_category(code_point);
   return kind != UTF8PROC_CATEGORY_CN && !(kind >= UTF8PROC_CATEGORY_ZS && kind <= UTF8PROC_CATEGORY_CO);
 }
 
@@ -155,8 +155,8 @@ bool all_characters(std::string_view text, std::string_view property) {
   for (std::size_t at = 0; at < text.size();) {
     const char32_t c = text::next_code_point(text, at);
     if (property == "isupper" || property == "islower") {
-      const bool is_upper = category(c) == UTF8PROC_CATEGORY_LU, is_lower = is_cased(c) && !is_upper;
-      if (category(c) == UTF8PROC_CATEGORY_LT || (property == "isupper" ? is_lower : is_upper)) return false;
+      const bool is_upper = general_category(c) == UTF8PROC_CATEGORY_LU, is_lower = is_cased(c) && !is_upper;
+      if (general_category(c) == UTF8PROC_CATEGORY_LT || (property == "isupper" ? is_lower : is_upper)) return false;
       found = found || is_upper || is_lower;
       continue;
     }

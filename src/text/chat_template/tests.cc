@@ -9,10 +9,6 @@ namespace tests_detail {
 using Check = bool (*)(Budget&, const Value&);
 using CheckWith = bool (*)(Budget&, const Value&, const Value&);
 
-bool is_number(const Value& value) {
-  return value.boolean() || value.integer() || value.real();
-}
-
 bool has_remainder(Budget& budget, const Value& value, std::int64_t divisor, std::int64_t remainder) {
   return equal(budget, operate(budget, Operator::modulo, value, divisor), remainder);
 }

@@ -57,10 +57,6 @@ int compare_numbers(const Value& left, const Value& right) {
   return x < y ? -1 : x > y ? 1 : x == y ? 0 : 2;
 }
 
-bool is_number(const Value& value) {
-  return value.boolean() || value.integer() || value.real();
-}
-
 bool equal_dicts(Budget& budget, const Dict& left, const Dict& right) {
   if (left.entries.size() != right.entries.size()) return false;
   return std::all_of(left.entries.begin(), left.entries.end(), [&](const auto& entry) {
@@ -269,6 +265,10 @@ const std::string& to_text(const Value& value, const char* what) {
   require_defined(value);
   if (!value.string()) throw TemplateError(concat(what, ": found ", type_name(value), ", expected text"));
   return *value.string();
+}
+
+bool is_number(const Value& value) {
+  return value.boolean() || value.integer() || value.real();
 }
 
 bool as_integer(const Value& value, std::int64_t& out) {

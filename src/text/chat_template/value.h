@@ -172,6 +172,7 @@ std::int64_t to_integer(const Value& value, const char* what);
 // value as text that must be one.
 const std::string& to_text(const Value& value, const char* what);
 // Numbers, with booleans as 0 and 1; false for other values.
+bool is_number(const Value& value);
 bool as_integer(const Value& value, std::int64_t& out);
 bool as_real(const Value& value, double& out);
 
