@@ -25,6 +25,9 @@ Command convert_command() {
             arguments.option("--seed", options->seed, "Of the weights that attention does not provide");
             arguments.option("--output", options->output, "Folder to write", true);
             return [options] {
+              // The whole folder appears by rename, so whatever lay there would be gone.
+              require(!fs::exists(options->output) || fs::is_empty(options->output), "--output: ", options->output,
+                      " exists already, expected a new or an empty folder");
               require(!options->layers.empty(), "--layers: expected at least one layer, such as 3,5,7");
               TargetMixerConfig target = TargetMixerConfig::of(options->mixer);
               parse_config("", "--set", options->set, [&](ConfigVisitor& v) { target.settings->visit(v); });

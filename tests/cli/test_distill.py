@@ -104,6 +104,13 @@ def test_rank_convert_and_what_they_refuse(folder):
     config = json.loads((folder / "hybrid/config.json").read_text())
     assert config["hybrid_block_layout"] == ["t", "m2", "t", "m2"]
     assert error("convert", folder / "teacher", "--layers", "1,1", "--output", folder / "x") == "error: --layers: layer 1 is named twice"
+    weights = (folder / "hybrid/model.safetensors").read_bytes()
+    assert "exists already" in error("convert", folder / "hybrid", "--layers", "0", "--output", folder / "hybrid")
+    assert (folder / "hybrid/model.safetensors").read_bytes() == weights
+    (folder / "mine").mkdir()
+    (folder / "mine/note.txt").write_text("keep")
+    assert "exists already" in error("convert", folder / "teacher", "--layers", "0", "--output", folder / "mine")
+    assert (folder / "mine/note.txt").read_text() == "keep"
     assert "layer 3 is mamba already" in error("convert", folder / "hybrid", "--layers", "3", "--output", folder / "x")
     assert not (folder / "x").exists()
 
