@@ -2,11 +2,9 @@
 
 #include <cmath>
 
-#include "base/expect_error.h"
+#include "base/temporary_folder.h"
 
 namespace molt::config_test {
-
-using testing_base::error_of;
 
 struct Optimizer {
   std::string type = "adamw";

@@ -9,11 +9,9 @@
 #include <fstream>
 #include <thread>
 
-#include "base/expect_error.h"
+#include "base/temporary_folder.h"
 
 namespace molt::files_test {
-
-using testing_base::error_of;
 
 class Files : public testing_base::TemporaryFolder {};
 

@@ -2,11 +2,9 @@
 
 #include <nlohmann/json.hpp>
 
-#include "base/expect_error.h"
+#include "base/temporary_folder.h"
 
 namespace molt::json_test {
-
-using testing_base::error_of;
 
 class JsonFiles : public testing_base::TemporaryFolder {};
 

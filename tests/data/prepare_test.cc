@@ -1,7 +1,6 @@
 #include "data/prepare.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -10,6 +9,8 @@
 #include "base/json.h"
 #include "data/sample_stream.h"
 #include "formats/safetensors.h"
+#include "support/error_of.h"
+#include "support/temporary_folder.h"
 #include "text/word_tokenizer.h"
 
 namespace molt {
@@ -18,10 +19,6 @@ namespace {
 class PrepareTest : public testing::Test {
  protected:
   void SetUp() override {
-    folder_ = fs::temp_directory_path() /
-              concat("molt-prepare-", getpid(), "-", testing::UnitTest::GetInstance()->current_test_info()->name());
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
     fs::create_directories(folder_ / "words");
     write_file(folder_ / "words" / "tokenizer.json", make_word_tokenizer({"a", "b", "c", "d", "e"}));
     write_file(folder_ / "words" / "tokenizer_config.json", word_tokenizer_config());
@@ -29,22 +26,17 @@ class PrepareTest : public testing::Test {
     config_.tokenizer = folder_ / "words";
     config_.output = folder_ / "out";
   }
-  void TearDown() override { fs::remove_all(folder_); }
 
   void input(const std::string& text) {
     write_file(folder_ / "in.jsonl", text);
     config_.input = {folder_ / "in.jsonl"};
   }
   std::string error() {
-    try {
-      prepare(config_);
-    } catch (const UserError& error) {
-      return error.what();
-    }
-    return "";
+    return error_of([&] { prepare(config_); });
   }
 
-  fs::path folder_;
+  TemporaryFolder temporary_;
+  const fs::path folder_ = temporary_.path();
   PrepareConfig config_;
   std::shared_ptr<const Tokenizer> tokenizer_;
 };

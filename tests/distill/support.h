@@ -10,6 +10,7 @@
 #include "distill/convert.h"
 #include "distill/run_training.h"
 #include "model/model.h"
+#include "support/error_of.h"
 
 namespace molt::distill_test {
 
@@ -28,17 +29,6 @@ double difference(const at::Tensor& a, const at::Tensor& b);
 // By canonical name, sharing storage with the model's.
 at::Tensor parameter(const Model& model, const std::string& name);
 bool same_weights(const Model& a, const Model& b);
-
-// The message of the UserError that `action` throws, "" when it throws none.
-template <class Action>
-std::string error_of(Action action) {
-  try {
-    action();
-  } catch (const UserError& error) {
-    return error.what();
-  }
-  return "";
-}
 
 template <class T>
 T parse(const std::string& text, const std::string& place = "test.yaml") {

@@ -2,12 +2,12 @@
 
 #include <ATen/Functions.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <fstream>
 
 #include "base/error.h"
 #include "formats/hugging_face.h"
+#include "support/temporary_folder.h"
 
 namespace molt {
 namespace evaluate_tests {
@@ -15,16 +15,13 @@ namespace evaluate_tests {
 class EvaluateTest : public testing::Test {
  protected:
   void SetUp() override {
-    folder_ = fs::temp_directory_path() /
-              concat("molt-evaluate-", getpid(), "-", testing::UnitTest::GetInstance()->current_test_info()->name());
-    fs::create_directories(folder_);
     const fs::path teacher = fs::path(MOLT_SOURCE) / "models/tiny-teacher";
     model_ = load_model(teacher);
     tokenizer_ = Tokenizer::load(teacher);
   }
-  void TearDown() override { fs::remove_all(folder_); }
 
-  fs::path folder_;
+  TemporaryFolder temporary_;
+  const fs::path folder_ = temporary_.path();
   std::unique_ptr<Model> model_;
   std::shared_ptr<const Tokenizer> tokenizer_;
 };

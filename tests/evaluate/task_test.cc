@@ -1,23 +1,18 @@
 #include "evaluate/task.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include "base/error.h"
 #include "base/files.h"
+#include "support/error_of.h"
+#include "support/temporary_folder.h"
 
 namespace molt {
 namespace task_tests {
 
 class TaskTest : public testing::Test {
  protected:
-  void SetUp() override {
-    folder_ = fs::temp_directory_path() /
-              concat("molt-task-", getpid(), "-", testing::UnitTest::GetInstance()->current_test_info()->name());
-    fs::create_directories(folder_);
-    config_.data = folder_ / "items.jsonl";
-  }
-  void TearDown() override { fs::remove_all(folder_); }
+  void SetUp() override { config_.data = folder_ / "items.jsonl"; }
 
   std::unique_ptr<Task> task(const std::string& name, const std::string& lines) {
     write_file(config_.data, lines);
@@ -25,15 +20,11 @@ class TaskTest : public testing::Test {
     return make_task(config_);
   }
   std::string error(const std::string& name, const std::string& lines) {
-    try {
-      task(name, lines);
-    } catch (const UserError& error) {
-      return error.what();
-    }
-    return "";
+    return error_of([&] { task(name, lines); });
   }
 
-  fs::path folder_;
+  TemporaryFolder temporary_;
+  const fs::path folder_ = temporary_.path();
   TaskConfig config_;
 };
 

@@ -9,7 +9,7 @@
 #include "base/json.h"
 #include "formats/config_json.h"
 #include "formats/safetensors.h"
-#include "formats/temporary_folder.h"
+#include "support/temporary_folder.h"
 
 namespace molt {
 namespace hugging_face_test {

@@ -7,7 +7,7 @@
 #include <fstream>
 
 #include "base/error.h"
-#include "formats/temporary_folder.h"
+#include "support/temporary_folder.h"
 
 namespace molt {
 namespace safetensors_test {

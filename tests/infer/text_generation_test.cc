@@ -9,8 +9,8 @@
 
 #include "base/error.h"
 #include "base/json.h"
-#include "formats/temporary_folder.h"
 #include "infer/generate_file.h"
+#include "support/temporary_folder.h"
 #include "text/word_tokenizer.h"
 #include "tiny_models.h"
 

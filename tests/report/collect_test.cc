@@ -7,7 +7,6 @@
 
 namespace molt::report {
 
-using testing_report::error_of;
 using testing_report::RunFolders;
 
 namespace collect_tests {

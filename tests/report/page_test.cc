@@ -14,7 +14,6 @@
 
 namespace molt::report {
 
-using testing_report::error_of;
 using testing_report::RunFolders;
 
 namespace page_tests {

@@ -7,19 +7,9 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "support/error_of.h"
 
 namespace molt::testing_report {
-
-// The message of the UserError that `action` throws, "" when it throws none.
-template <class Action>
-std::string error_of(Action action) {
-  try {
-    action();
-  } catch (const UserError& error) {
-    return error.what();
-  }
-  return "";
-}
 
 class RunFolders : public testing::Test {
  protected:

@@ -6,8 +6,6 @@
 
 namespace molt {
 
-using test::error_of;
-
 namespace config_test {
 
 TrainConfig parse(const std::string& text) {

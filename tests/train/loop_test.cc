@@ -15,7 +15,6 @@
 
 namespace molt {
 
-using test::error_of;
 using test::lines_of;
 using test::TinyRun;
 

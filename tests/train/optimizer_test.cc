@@ -65,7 +65,6 @@ struct Reference {
 }  // namespace optimizer_test
 
 using namespace optimizer_test;
-using test::error_of;
 
 TEST(AdamW, FollowsTheFormulaWithClippingAndDecayOfMatricesAlone) {
   OptimizerConfig config;

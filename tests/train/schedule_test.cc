@@ -10,8 +10,6 @@
 
 namespace molt {
 
-using test::error_of;
-
 TEST(Schedule, RisesFromTheFirstStepAndEndsAtTheFinalFraction) {
   const ScheduleConfig cosine{"cosine", 10, 0.1};
   EXPECT_DOUBLE_EQ(schedule_factor(cosine, 0, 110), 0.1);

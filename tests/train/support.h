@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "support/error_of.h"
 #include "train/loop.h"
 
 namespace molt::test {
@@ -62,17 +63,6 @@ struct TinyRun {
 std::vector<Json> lines_of(const fs::path& path);
 // Metrics without the figures that depend on the clock and the machine, one text a line.
 std::vector<std::string> timeless_metrics(const fs::path& run);
-
-// The message of the UserError that `action` throws, "" when it throws none.
-template <class Action>
-std::string error_of(Action action) {
-  try {
-    action();
-  } catch (const UserError& error) {
-    return error.what();
-  }
-  return "";
-}
 
 // An empty folder and, because the models are tiny, one thread.
 class RunFolder : public testing::Test {

@@ -1,4 +1,4 @@
-// What the tests of this room share: temporary folders and checks of error messages.
+// An empty folder for each test of this room.
 #pragma once
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -7,19 +7,9 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "support/error_of.h"
 
 namespace molt::testing_base {
-
-// The message of the UserError that `action` throws, "" when it throws none.
-template <class Action>
-std::string error_of(Action action) {
-  try {
-    action();
-  } catch (const UserError& error) {
-    return error.what();
-  }
-  return "";
-}
 
 // An empty folder that lives as long as the test.
 class TemporaryFolder : public testing::Test {
