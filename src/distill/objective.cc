@@ -5,6 +5,7 @@
 #include <c10/core/GradMode.h>
 
 #include "base/error.h"
+#include "train/patterns.h"
 
 namespace molt {
 
@@ -76,13 +77,20 @@ double MixerMatching::flops(const Model& student, std::int64_t context) const {
   return total;
 }
 
-std::vector<std::string> MixerMatching::trainable(const Model& student, const std::vector<std::int64_t>& layers) {
-  std::vector<std::string> patterns;
+std::vector<std::string> MixerMatching::trainable(Model& student, const std::vector<std::int64_t>& layers,
+                                                  const std::vector<std::string>& patterns, const std::string& place) {
+  std::vector<std::string> mixers, names, trained;
   for (const auto layer : layers) {
     const auto& block = student.config().blocks[static_cast<std::size_t>(layer)];
-    patterns.push_back(concat("layers.", layer, ".mixers.", block.active, ".*"));
+    mixers.push_back(concat("layers.", layer, ".mixers.", block.active, ".*"));
   }
-  return patterns;
+  for (const Parameter& parameter : student.parameters()) names.push_back(parameter.name);
+  for (const std::string& name : select_names(patterns, names, place)) {
+    if (matches_any(mixers, name)) trained.push_back(name);
+  }
+  require(!trained.empty(), place, ": found none of the new mixers' parameters among those it picks, expected some, such as ",
+          mixers.front());
+  return trained;
 }
 
 }  // namespace molt

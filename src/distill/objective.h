@@ -36,8 +36,10 @@ class MixerMatching : public Objective {
   std::string name() const override { return "matching"; }
   Loss loss(const Model& student, const PackedBatch& batch, Recompute recompute) override;
   double flops(const Model& student, std::int64_t context) const override;
-  // Names of the parameters that it trains.
-  static std::vector<std::string> trainable(const Model& student, const std::vector<std::int64_t>& layers);
+  // Names of the parameters that it trains: of the new mixers' those that `patterns` pick (select_names); UserError of `place`
+  // when that is none.
+  static std::vector<std::string> trainable(Model& student, const std::vector<std::int64_t>& layers,
+                                            const std::vector<std::string>& patterns, const std::string& place);
 
  private:
   std::shared_ptr<const Model> teacher_;

@@ -126,10 +126,11 @@ class RecipeRun {
     entry["status"] = "running";
     index_.write();
 
-    double tokens = 0, seconds = 0;
+    std::int64_t tokens = 0;
+    double seconds = 0;
     const auto account = [&](const LoopResult& result) {
       const Checkpoint last = read_checkpoint(result.checkpoint);
-      tokens += static_cast<double>(last.tokens);
+      tokens += last.tokens;
       seconds += last.seconds;
       return last.data;
     };
@@ -152,7 +153,7 @@ class RecipeRun {
     account(result);
     export_model(*models.student, folder(stage.name) / "export", {.like = teacher_folder_});
 
-    const double earlier = stage.from == "teacher" ? 0 : index_.stage(stage.from).value("total_tokens", 0.0);
+    const std::int64_t earlier = stage.from == "teacher" ? 0 : index_.stage(stage.from).value("total_tokens", std::int64_t{0});
     entry["export"] = stage.name + "/export";
     entry["tokens"] = tokens;
     entry["total_tokens"] = earlier + tokens;
@@ -193,7 +194,8 @@ class RecipeRun {
                    const std::shared_ptr<const Json>& position) const {
     MixerMatching objective(teacher_, layers);
     TrainConfig config = train_config(stage, *stage.match, "match");
-    config.training.trainable = MixerMatching::trainable(*models.student, layers);
+    config.training.trainable =
+        MixerMatching::trainable(*models.student, layers, stage.match->trainable, concat(place(stage), ": match.trainable"));
     RunOptions options = run_options(stage, position);
     options.objective = &objective;
     return run_training(config, models, options);

@@ -95,8 +95,13 @@ TEST(MixerMatching, IsZeroForTheTeachersOwnMixerAndOneForSilence) {
 TEST(MixerMatching, TheNewMixersLearnToSayWhatTheTeachersSays) {
   Pair pair;
   const std::vector<std::int64_t> layers = {1, 2};
-  const std::vector<std::string> patterns = MixerMatching::trainable(*pair.student, layers);
-  EXPECT_EQ(patterns, (std::vector<std::string>{"layers.1.mixers.mamba.*", "layers.2.mixers.mamba.*"}));
+  const auto trainable = [&](const std::vector<std::string>& patterns) {
+    return MixerMatching::trainable(*pair.student, layers, patterns, "match.trainable");
+  };
+  EXPECT_EQ(trainable({"*.A_log", "layers.0.*", "!layers.2.*"}), std::vector<std::string>{"layers.1.mixers.mamba.A_log"});
+  for (const std::string& name : trainable({"*"})) EXPECT_NE(name.find(".mixers.mamba."), std::string::npos) << name;
+  EXPECT_NE(error_of([&] { trainable({"layers.0.*"}); }).find("match.trainable: found none of the new mixers' parameters"),
+            std::string::npos);
   AdamW optimizer({.learning_rate = 1e-2, .weight_decay = 0},
                   flatten_trainable([&](const ParameterVisitor& v) { pair.student->visit(v); },
                                     [](const std::string& name) { return name.find(".mamba.") != std::string::npos; }));
