@@ -30,10 +30,14 @@ std::vector<std::vector<std::int32_t>> read_sequences(const fs::path& path, cons
       }
     } else {
       require(tokenizer, place, ": found no \"tokens\", and the model's folder has no tokenizer for text");
-      tokens = object.contains("text") ? text_sample(*tokenizer, get<std::string>(object, "text", place)).tokens
-                                       : completion_sample(*tokenizer, get<std::string>(object, "prompt", place),
-                                                           get_or<std::string>(object, "completion", "", place))
-                                             .tokens;
+      // As a prompt is read: nothing ends it but a completion.
+      if (object.contains("completion")) {
+        tokens = completion_sample(*tokenizer, get<std::string>(object, "prompt", place),
+                                   get<std::string>(object, "completion", place))
+                     .tokens;
+      } else {
+        tokens = tokenizer->encode(get<std::string>(object, object.contains("text") ? "text" : "prompt", place));
+      }
     }
     require(!tokens.empty(), place, ": found no tokens, expected at least one");
     sequences.push_back(std::move(tokens));

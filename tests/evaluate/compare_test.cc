@@ -64,6 +64,10 @@ TEST(Compare, SequencesAreReadAndChecked) {
   EXPECT_NE(error("{\"tokens\": [1, 10]}\n").find(":1: tokens: found 10, expected 0 to 9"), std::string::npos);
   EXPECT_NE(error("{\"tokens\": []}\n").find("no tokens"), std::string::npos);
   EXPECT_NE(error("{\"text\": \"a\"}\n").find("no tokenizer"), std::string::npos);
+  const auto tokenizer = Tokenizer::load(fs::path(MOLT_SOURCE) / "models/tiny-teacher");
+  write_file(path, "{\"text\": \"jan owns 7 apples .\"}\n{\"prompt\": \"jan owns\"}\n");
+  EXPECT_EQ(read_sequences(path, tokenizer.get(), 385),
+            (std::vector<std::vector<std::int32_t>>{tokenizer->encode("jan owns 7 apples ."), tokenizer->encode("jan owns")}));
   fs::remove(path);
 }
 
