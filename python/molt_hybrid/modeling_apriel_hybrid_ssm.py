@@ -1,5 +1,6 @@
 """A hybrid of attention and Mamba layers, as molt exports it. Needs torch and transformers 5 only and runs on any device; the scan is a
 plain loop over time: for speed use molt itself."""
+import inspect
 import math
 
 import torch
@@ -21,6 +22,9 @@ from transformers.models.mistral.modeling_mistral import (
 )
 
 from .configuration_apriel_hybrid_ssm import AprielHybridSSMConfig
+
+# What transformers calls the cache in arguments and outputs: past_key_values before 5.24, cache since.
+CACHE = "cache" if "cache" in inspect.signature(create_causal_mask).parameters else "past_key_values"
 
 
 class Attention(nn.Module):
@@ -154,7 +158,7 @@ class AprielHybridSSMPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _no_split_modules = ["DecoderLayer"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["past_key_values", "cache"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
@@ -180,34 +184,35 @@ class AprielHybridSSMModel(AprielHybridSSMPreTrainedModel):
         self.post_init()
 
     def forward(self, input_ids=None, attention_mask=None, position_ids=None, past_key_values=None, inputs_embeds=None, use_cache=None,
-                output_hidden_states=None, **kwargs):
+                output_hidden_states=None, cache=None, **kwargs):
+        cache = past_key_values if cache is None else cache
         hidden = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         use_cache = (self.config.use_cache and not self.training) if use_cache is None else use_cache
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
-        masks, rotary = self.masks(hidden, attention_mask, position_ids, past_key_values), None
+        if use_cache and cache is None:
+            cache = DynamicCache(config=self.config)
+        masks, rotary = self.masks(hidden, attention_mask, position_ids, cache), None
         if masks.keys() & {"t", "swa"}:
             if position_ids is None:
-                seen = 0 if past_key_values is None else past_key_values.get_seq_length()
+                seen = 0 if cache is None else cache.get_seq_length()
                 position_ids = torch.arange(seen, seen + hidden.shape[1], device=hidden.device)[None]
             rotary = self.rotary_emb(hidden, position_ids=position_ids)
-        if past_key_values is not None and self.config.token_counter is not None:
+        if cache is not None and self.config.token_counter is not None:
             no_keys = hidden.new_empty(*hidden.shape[:2], 0)[:, None]
-            past_key_values.update(no_keys, no_keys, self.config.token_counter)
+            cache.update(no_keys, no_keys, self.config.token_counter)
         all_hidden = [hidden]
         for layer in self.layers:
-            hidden = layer(hidden, rotary, masks, past_key_values, **kwargs)
+            hidden = layer(hidden, rotary, masks, cache, **kwargs)
             all_hidden.append(hidden)
         hidden = self.norm(hidden)
         all_hidden[-1] = hidden
-        return BaseModelOutputWithPast(last_hidden_state=hidden, past_key_values=past_key_values if use_cache else None,
-                                       hidden_states=tuple(all_hidden) if output_hidden_states else None)
+        return BaseModelOutputWithPast(last_hidden_state=hidden, hidden_states=tuple(all_hidden) if output_hidden_states else None,
+                                       **{CACHE: cache if use_cache else None})
 
     def masks(self, hidden, attention_mask, position_ids, cache):
         """What each letter of the layout may not look at."""
         letters = set(self.config.letters)
-        arguments = dict(config=self.config, inputs_embeds=hidden, attention_mask=attention_mask, past_key_values=cache,
-                         position_ids=position_ids)
+        arguments = {"config": self.config, "inputs_embeds": hidden, "attention_mask": attention_mask, "position_ids": position_ids,
+                     CACHE: cache}
         masks = {}
         if "t" in letters:
             masks["t"] = create_causal_mask(**arguments)
@@ -229,13 +234,13 @@ class AprielHybridSSMForCausalLM(AprielHybridSSMPreTrainedModel, GenerationMixin
         self.post_init()
 
     def forward(self, input_ids=None, attention_mask=None, position_ids=None, past_key_values=None, inputs_embeds=None, labels=None,
-                use_cache=None, logits_to_keep=0, **kwargs):
+                use_cache=None, logits_to_keep=0, cache=None, **kwargs):
         num_items = {key: kwargs.pop(key) for key in ("num_items_in_batch",) if key in kwargs}
-        output = self.model(input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, past_key_values=past_key_values,
-                            inputs_embeds=inputs_embeds, use_cache=use_cache, **kwargs)
+        output = self.model(input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, inputs_embeds=inputs_embeds,
+                            use_cache=use_cache, cache=past_key_values if cache is None else cache, **kwargs)
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(output.last_hidden_state[:, keep])
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **num_items)
-        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=output.past_key_values, hidden_states=output.hidden_states)
+        return CausalLMOutputWithPast(loss=loss, logits=logits, hidden_states=output.hidden_states, **{CACHE: getattr(output, CACHE)})
