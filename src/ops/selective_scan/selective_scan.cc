@@ -124,8 +124,10 @@ Prepared prepare(const ScanInput& given, const Sequences& sequences) {
 #define MOLT_SCAN_KERNEL(device, name, ...) cpu_##name(__VA_ARGS__)
 #endif
 
-std::int64_t kept_state_size(const Arguments& a, at::Device device) {
-  return device.is_cpu() ? cpu_state_size(a) : a.d_inner * a.state;
+// Elements of the states kept for the backward pass.
+std::int64_t kept_size(const Arguments& a, at::Device device) {
+  return device.is_cpu() ? keep_count(a.tokens, a.sequences, kCpuChunk) * cpu_state_size(a)
+                         : keep_count(a.tokens, a.sequences, kChunk) * a.d_inner * a.state;
 }
 
 ScanInput unpack(const Tensors& saved) {
@@ -162,7 +164,7 @@ Tensors forward(const ScanInput& given, const Sequences& sequences, const ScanRe
   }
   if (saved.recording) {
     saved.tensors = pack(given);
-    saved.tensors.push_back(at::empty({keep_count(a.tokens, a.sequences), kept_state_size(a, given.x.device())}, p.states));
+    saved.tensors.push_back(at::empty({kept_size(a, given.x.device())}, p.states));
     a.kept = mutable_data(saved.tensors.back());
   }
   MOLT_SCAN_KERNEL(given.x.device(), forward, a);

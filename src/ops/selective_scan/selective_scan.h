@@ -45,8 +45,9 @@ struct ScanOutput {
   at::Tensor states;       // (positions, d_inner, state) float32, without gradient: for caches
 };
 
-// Gradients flow to every tensor of `input` from y and from final_state. Keeps one state in 64 tokens for the backward pass,
-// which computes the others again. Results do not depend on the number of threads. Shapes that do not fit are bugs (MOLT_CHECK).
+// Gradients flow to every tensor of `input` from y and from final_state. Keeps one state in 64 tokens (on the
+// CPU in 16) for the backward pass, which computes the others again. Results do not depend on the number of threads. Shapes that
+// do not fit are bugs (MOLT_CHECK).
 ScanOutput selective_scan(const ScanInput& input, const Sequences& sequences, const ScanRequest& request = {});
 
 // The same in plain tensor operations, by the formula; differentiable by LibTorch. Slow, and keeps (tokens, d_inner, state)

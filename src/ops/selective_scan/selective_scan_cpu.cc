@@ -1,5 +1,5 @@
-// The selective scan on the CPU, forward and one token at a time. In float32 the work is one exponential for each token, channel
-// and state: 12 instructions on 8 of them, of 17 in the inner loop, so that arithmetic, not memory, sets the floor.
+// The selective scan on the CPU, forward. In float32 the work is one exponential for each token, channel and state: 11
+// instructions on a vector of them, of 14 in the inner loop, so that arithmetic, not memory, sets the floor.
 #include "ops/selective_scan/selective_scan_cpu.h"
 
 #include <ATen/Parallel.h>
@@ -8,39 +8,57 @@ namespace molt::ops::scan {
 
 namespace forward_cpu {
 
-// `count` tokens of the vector of channels that begins at `lane`.
-template <class Scalar, int kState>
-MOLT_INLINE void scan_lanes(const Work<Scalar>& w, std::int64_t lane, std::int64_t count) {
-  const std::int64_t state = kState ? kState : w.state, width = padded<Scalar>(state);
-  const Lanes<Scalar> lowest = splat_unseen<Scalar>(-126);
-  for (std::int64_t t = 0; t < count; ++t) {
-    Scalar* row = w.row(t, kDt, width);
-    const Lanes<Scalar> dt = load(row + kDt * width + lane), u = load(row + kU * width + lane);
-    Lanes<Scalar> y = {};
-    for (std::int64_t n = 0; n < state; ++n) {
-      const Lanes<Scalar> a = exp2_in_range(larger(lowest, dt * load(w.square(n, kA, width) + lane)));
-      const Lanes<Scalar> next = a * load(w.h + n * width + lane) + u * row[kB * width + n];
-      store(w.h + n * width + lane, next);
-      y += next * row[kC * width + n];
+// A place's states and y for the block of channels that begins at `lane`.
+template <class F>
+MOLT_INLINE void scan_block(const Arguments& a, const Work<typename F::Scalar>& w, const Place& place, std::int64_t lane) {
+  using Scalar = typename F::Scalar;
+  using Vector = typename F::Vector;
+  const std::int64_t state = F::kState ? F::kState : w.state, width = padded<Scalar>(state);
+  const Vector limit = exponent_limit<Scalar, F::kBytes>();
+  Scalar* const squares = w.square(place.slot, 0, kA, width) + lane;
+  for (std::int64_t t = 0; t < place.count; ++t) {
+    const Scalar* B = as<Scalar>(a.B) + (place.begin + t) * a.B_stride + place.B;
+    const Scalar* C = as<Scalar>(a.C) + (place.begin + t) * a.C_stride + place.column;
+    Scalar* row = w.row(t, kDt, width) + lane;
+    prefetch_token<Scalar>(a, place, t, lane);
+    __builtin_prefetch(as<Scalar>(a.y) + (place.begin + t) * a.d_inner + place.column + lane, 1);
+    Vector dt[F::kVectors], u[F::kVectors], y[F::kVectors];
+#pragma GCC unroll 2
+    for (int v = 0; v < F::kVectors; ++v) {
+      dt[v] = load<F::kBytes>(row + kDt * width + v * F::kStep);
+      u[v] = dt[v] * load<F::kBytes>(row + kX * width + v * F::kStep);
+      y[v] = Vector{};
     }
-    store(row + kY * width + lane, y);
+    for (std::int64_t n = 0; n < state; ++n) {
+      Scalar* square = squares + n * w.pitch(width);
+#pragma GCC unroll 2
+      for (int v = 0; v < F::kVectors; ++v) {
+        const Vector kept = decay_over(dt[v], load<F::kBytes>(square + kA * width + v * F::kStep), limit);
+        const Vector next = kept * load<F::kBytes>(square + kH * width + v * F::kStep) + u[v] * B[n];
+        store(square + kH * width + v * F::kStep, next);
+        y[v] += next * C[n];
+      }
+    }
+#pragma GCC unroll 2
+    for (int v = 0; v < F::kVectors; ++v) store(row + kY * width + v * F::kStep, y[v]);
   }
 }
 
 // Skip and gate, and out.
-template <class Scalar, int kState>
-MOLT_INLINE void store_outputs(const Arguments& a, const Work<Scalar>& w, std::int64_t group, std::int64_t begin,
-                               std::int64_t count) {
-  const std::int64_t state = kState ? kState : w.state, width = padded<Scalar>(state), column = group * state;
-  for (std::int64_t t = 0; t < count; ++t) {
-    Scalar* to = as<Scalar>(a.y) + (begin + t) * a.d_inner + column;
-    const Scalar* gate = a.z ? as<Scalar>(a.z) + (begin + t) * a.z_stride + column : nullptr;
-    if (gate) prefetch(gate, a.z_stride);
-    prefetch_to_write(to, a.d_inner);
-    for (std::int64_t i = 0; i < width; i += kLanes<Scalar>) {
-      Lanes<Scalar> y = load(w.row(t, kY, width) + i) + load(w.D + i) * load(w.row(t, kX, width) + i);
+template <class F>
+MOLT_INLINE void store_outputs(const Arguments& a, const Work<typename F::Scalar>& w, const Place& place) {
+  using Scalar = typename F::Scalar;
+  using Vector = typename F::Vector;
+  const std::int64_t state = F::kState ? F::kState : w.state, width = padded<Scalar>(state), column = place.column;
+  const Scalar* D = w.D + place.slot * width;
+  for (std::int64_t t = 0; t < place.count; ++t) {
+    Scalar* to = as<Scalar>(a.y) + (place.begin + t) * a.d_inner + column;
+    const Scalar* gate = a.z ? as<Scalar>(a.z) + (place.begin + t) * a.z_stride + column : nullptr;
+    for (std::int64_t i = 0; i < width; i += F::kStep) {
+      const Scalar* row = w.row(t, kDt, width) + i;
+      Vector y = load<F::kBytes>(row + kY * width) + load<F::kBytes>(D + i) * load<F::kBytes>(row + kX * width);
       if (gate) {
-        const Lanes<Scalar> z = load(gate + i, state - i);
+        const Vector z = load<F::kBytes>(gate + i, state - i);
         y *= z * sigmoid(z);
       }
       store(to + i, y, state - i);
@@ -48,102 +66,72 @@ MOLT_INLINE void store_outputs(const Arguments& a, const Work<Scalar>& w, std::i
   }
 }
 
-template <class Scalar, int kState>
-MOLT_INLINE void scan_sequence(const Arguments& a, Work<Scalar>& w, std::int64_t sequence, std::int64_t group) {
+// Groups `first` … `last` - 1 through one sequence. Their parameters are in `w`.
+template <class F>
+MOLT_INLINE void scan_sequence(const Arguments& a, const Work<typename F::Scalar>& w, std::int64_t sequence, std::int64_t first,
+                               std::int64_t last) {
+  using Scalar = typename F::Scalar;
   const std::int64_t state = w.state, width = w.width, begin = a.offsets[sequence], end = a.offsets[sequence + 1];
-  const std::int64_t in_state = group * state * state, in_states = a.d_inner * state;
-  load_group<Scalar>(a, w, group);
+  const std::int64_t in_state = state * state, in_states = a.d_inner * state;
   const Scalar* initial = as<Scalar>(a.initial_state);
-  load_state(w.h, initial ? initial + sequence * in_states + in_state : nullptr, state, width);
-
+  for (std::int64_t group = first; group < last; ++group) {
+    load_state(w.square(group - first, 0, kH, width), initial ? initial + sequence * in_states + group * in_state : nullptr,
+               state, w.pitch(width));
+  }
   std::int64_t wanted = a.position_count ? std::lower_bound(a.positions, a.positions + a.position_count, begin) - a.positions : 0;
   for (std::int64_t t = begin; t < end;) {
-    const std::int64_t chunk = (t - begin) / kChunk;
-    if (a.kept && t == begin + chunk * kChunk) {
-      std::copy(w.h, w.h + state * width, kept_state<Scalar>(a, sequence, chunk, group));
-    }
-    std::int64_t stop = std::min(end, begin + (chunk + 1) * kChunk);
+    const std::int64_t chunk = (t - begin) / kCpuChunk;
+    std::int64_t stop = std::min(end, begin + (chunk + 1) * kCpuChunk);
     const bool stops_at_wanted = wanted < a.position_count && a.positions[wanted] < stop;
     if (stops_at_wanted) stop = a.positions[wanted] + 1;
-
-    load_tokens<Scalar, kState>(a, w, group, t, stop - t);
-    for (std::int64_t lane = 0; lane < width; lane += kLanes<Scalar>) scan_lanes<Scalar, kState>(w, lane, stop - t);
-    store_outputs<Scalar, kState>(a, w, group, t, stop - t);
-    if (stops_at_wanted) store_state(as<Scalar>(a.states) + wanted++ * in_states + in_state, w.h, state, width);
+    for (std::int64_t group = first; group < last; ++group) {
+      const bool ends = group + 1 == last;
+      const Place place(a, group, group - first, t, stop - t, Columns(a, ends ? first : group + 1), ends ? stop : t);
+      Scalar* h = w.square(place.slot, 0, kH, width);
+      if (a.kept && t == begin + chunk * kCpuChunk) {
+        Scalar* kept = kept_state<Scalar>(a, sequence, chunk, group);
+        for (std::int64_t n = 0; n < state; ++n) std::copy_n(h + n * w.pitch(width), width, kept + n * width);
+      }
+      load_tokens<F>(a, w, place);
+      for (std::int64_t lane = 0; lane < width; lane += F::kBlock) scan_block<F>(a, w, place, lane);
+      store_outputs<F>(a, w, place);
+      if (stops_at_wanted) store_state(as<Scalar>(a.states) + wanted * in_states + group * in_state, h, state, w.pitch(width));
+    }
+    wanted += stops_at_wanted;
     t = stop;
   }
-  if (a.final_state) store_state(as<Scalar>(a.final_state) + sequence * in_states + in_state, w.h, state, width);
+  for (std::int64_t group = first; a.final_state && group < last; ++group) {
+    store_state(as<Scalar>(a.final_state) + sequence * in_states + group * in_state, w.square(group - first, 0, kH, width), state,
+                w.pitch(width));
+  }
 }
 
-// Tasks count through the sequences of the first group, then of the next: threads share every sequence, whatever the lengths.
-template <class Scalar, int kState>
-MOLT_INLINE void scan_tasks(const Arguments& a, std::int64_t begin, std::int64_t end) {
-  Work<Scalar> work(a);
+// Tasks count through the sequences of the first panel of groups, then of the next: threads share every sequence, whatever the
+// lengths.
+template <class F>
+MOLT_INLINE void scan_tasks(const Arguments& a, std::int64_t panel, std::int64_t begin, std::int64_t end) {
+  const Work<typename F::Scalar> work(a, panel);
+  std::int64_t loaded = -1;
   for (std::int64_t task = begin; task < end; ++task) {
-    scan_sequence<Scalar, kState>(a, work, task % a.sequences, task / a.sequences);
-  }
-}
-MOLT_CLONES void scan_tasks_float_16(const Arguments& a, std::int64_t begin, std::int64_t end) {
-  scan_tasks<float, 16>(a, begin, end);
-}
-MOLT_CLONES void scan_tasks_float(const Arguments& a, std::int64_t begin, std::int64_t end) {
-  scan_tasks<float, 0>(a, begin, end);
-}
-void scan_tasks_double(const Arguments& a, std::int64_t begin, std::int64_t end) {
-  scan_tasks<double, 0>(a, begin, end);
-}
-
-// One token of each sequence for one group. States lie (channel, state) in the cache, and across vectors here: nothing is
-// transposed.
-template <class Scalar, int kState>
-MOLT_INLINE void update_group(const Update& update, const Work<Scalar>& w, std::int64_t group) {
-  const Arguments& a = update.arguments;
-  const std::int64_t state = kState ? kState : w.state, width = padded<Scalar>(state), column = group * state;
-  const Lanes<Scalar> lowest = splat_unseen<Scalar>(-126);
-  Scalar *A = w.h, *row = w.tokens;  // A is (channel, width), as in the cache
-  load_parameters<Scalar>(a, w, group);
-  for (std::int64_t i = 0; i < state; ++i) {
-    for (std::int64_t n = 0; n < width; n += kLanes<Scalar>) store(A + i * width + n, decay<Scalar>(a, column + i, n));
-  }
-  for (std::int64_t token = 0; token < a.tokens; ++token) {
-    const std::int64_t slot = update.wide_slots ? as<std::int64_t>(update.slots)[token] : as<std::int32_t>(update.slots)[token];
-    Scalar* h = as<Scalar>(update.cache) + (slot * a.d_inner + column) * state;
-    load_tokens<Scalar, kState>(a, w, group, token, 1);
-    for (std::int64_t i = 0; i < width; i += kLanes<Scalar>) {
-      for (std::int64_t k = 0; k < kLanes<Scalar> && i + k < state; ++k) {
-        const Scalar dt = row[kDt * width + i + k], u = row[kU * width + i + k];
-        Lanes<Scalar> y = {};
-        for (std::int64_t n = 0; n < width; n += kLanes<Scalar>) {
-          Scalar* place = h + (i + k) * state + n;
-          const Lanes<Scalar> kept = exp2_in_range(larger(lowest, dt * load(A + (i + k) * width + n)));
-          const Lanes<Scalar> next = kept * load(place, state - n) + u * load(row + kB * width + n);
-          store(place, next, state - n);
-          y += next * load(row + kC * width + n);
-        }
-        store(w.products + k * kLanes<Scalar>, y);
-      }
-      Lanes<Scalar> rows[kLanes<Scalar>];
-#pragma GCC unroll 8
-      for (int k = 0; k < kLanes<Scalar>; ++k) rows[k] = load(w.products + k * kLanes<Scalar>);
-      store(row + kY * width + i, sums(rows));
+    const std::int64_t first = task / a.sequences * panel, last = std::min(first + panel, a.d_inner / a.state);
+    for (std::int64_t group = first; loaded != first && group < last; ++group) {
+      load_group<typename F::Scalar>(a, work, group - first, group);
     }
-    store_outputs<Scalar, kState>(a, w, group, token, 1);
+    loaded = first;
+    scan_sequence<F>(a, work, task % a.sequences, first, last);
   }
 }
-
-template <class Scalar, int kState>
-MOLT_INLINE void update_groups(const Update& update, std::int64_t begin, std::int64_t end) {
-  const Work<Scalar> work(update.arguments);
-  for (std::int64_t group = begin; group < end; ++group) update_group<Scalar, kState>(update, work, group);
+MOLT_WIDE void scan_tasks_float_16_wide(const Arguments& a, std::int64_t panel, std::int64_t begin, std::int64_t end) {
+  scan_tasks<Float16Wide>(a, panel, begin, end);
 }
-MOLT_CLONES void update_groups_float_16(const Update& update, std::int64_t begin, std::int64_t end) {
-  update_groups<float, 16>(update, begin, end);
+MOLT_CLONES void scan_tasks_float_16(const Arguments& a, std::int64_t panel, std::int64_t begin, std::int64_t end) {
+  scan_tasks<Float16>(a, panel, begin, end);
 }
-MOLT_CLONES void update_groups_float(const Update& update, std::int64_t begin, std::int64_t end) {
-  update_groups<float, 0>(update, begin, end);
+MOLT_CLONES void scan_tasks_float(const Arguments& a, std::int64_t panel, std::int64_t begin, std::int64_t end) {
+  scan_tasks<AnyFloat>(a, panel, begin, end);
 }
-void update_groups_double(const Update& update, std::int64_t begin, std::int64_t end) {
-  update_groups<double, 0>(update, begin, end);
+void scan_tasks_double(const Arguments& a, std::int64_t panel, std::int64_t begin, std::int64_t end) {
+  scan_tasks<AnyDouble>(a, panel, begin, end);
 }
 
 }  // namespace forward_cpu
@@ -154,20 +142,14 @@ std::int64_t cpu_state_size(const Arguments& a) {
 }
 
 void cpu_forward(const Arguments& a) {
-  const std::int64_t tasks = a.sequences * (a.d_inner / a.state);
+  const std::int64_t groups = a.d_inner / a.state;
+  const std::int64_t panel = panel_size(groups * a.sequences, 1, a.state, at::get_num_threads());
+  const std::int64_t tasks = a.sequences * ((groups + panel - 1) / panel);
   const auto run = a.type == DataType::float64 ? forward_cpu::scan_tasks_double
-                   : a.state == 16             ? forward_cpu::scan_tasks_float_16
-                                               : forward_cpu::scan_tasks_float;
-  at::parallel_for(0, tasks, grain(a, tasks), [&](std::int64_t begin, std::int64_t end) { run(a, begin, end); });
-}
-
-void cpu_update(const Update& update) {
-  const std::int64_t groups = update.arguments.d_inner / update.arguments.state;
-  const auto run = update.arguments.type == DataType::float64 ? forward_cpu::update_groups_double
-                   : update.arguments.state == 16             ? forward_cpu::update_groups_float_16
-                                                              : forward_cpu::update_groups_float;
-  at::parallel_for(0, groups, grain(update.arguments, groups),
-                   [&](std::int64_t begin, std::int64_t end) { run(update, begin, end); });
+                   : a.state != 16             ? forward_cpu::scan_tasks_float
+                   : has_wide_lanes()          ? forward_cpu::scan_tasks_float_16_wide
+                                               : forward_cpu::scan_tasks_float_16;
+  at::parallel_for(0, tasks, grain(a, tasks), [&](std::int64_t begin, std::int64_t end) { run(a, panel, begin, end); });
 }
 
 }  // namespace molt::ops::scan

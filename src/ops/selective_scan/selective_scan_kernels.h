@@ -7,7 +7,8 @@ namespace molt::ops::scan {
 
 enum class DataType { float32, float64, bfloat16 };  // of x, dt, B, C, z, y and their gradients; the rest is float32 or float64
 
-constexpr std::int64_t kChunk = 64;  // tokens between two states kept for the backward pass
+// Tokens between two states kept for the backward pass. On the CPU what is computed again for so many stays in the first cache.
+constexpr std::int64_t kChunk = 64, kCpuChunk = 16;
 
 struct Arguments {
   DataType type = DataType::float32;
@@ -28,9 +29,9 @@ struct Arguments {
   void* states = nullptr;  // (position_count, d_inner, state)
 };
 
-// Chunk k of sequence s keeps its first state at place offsets[s] / kChunk + s + k: no two share one.
-inline std::int64_t keep_count(std::int64_t tokens, std::int64_t sequences) {
-  return tokens / kChunk + sequences;
+// Chunk k of sequence s keeps its first state at place offsets[s] / chunk + s + k: no two share one.
+inline std::int64_t keep_count(std::int64_t tokens, std::int64_t sequences, std::int64_t chunk) {
+  return tokens / chunk + sequences;
 }
 
 // Gradients of y and the final state (null: zero), and where those of the inputs go. Contiguous, in the inputs' shapes except
