@@ -22,12 +22,14 @@ class AprielHybridSSMConfig(MistralConfig):
     """
     hybrid_block_layout: one letter a layer: "t" attention, "swa" attention over a sliding window, "m2" Mamba with heads, "i" nothing.
     ssm_cfg: sizes of the Mamba layers: d_inner, d_xb, d_state, dt_rank, d_conv, repeat_kv_before_conv.
+    molt: what Mistral has no keys for: attention.{qkv_bias, output_bias, qk_norm}, mlp.bias.
     """
 
     model_type = "apriel_hybrid_ssm"
 
     hybrid_block_layout: list | None = None
     ssm_cfg: dict | None = None
+    molt: dict | None = None
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
@@ -43,6 +45,14 @@ class AprielHybridSSMConfig(MistralConfig):
             self.ssm_cfg["d_xb"] = self.hidden_size
         if self.ssm_cfg["dt_rank"] == "auto":
             self.ssm_cfg["dt_rank"] = -(-self.hidden_size // 16)
+
+    def option(self, section, name):
+        """Whether attention or mlp has something that Mistral's has not."""
+        return bool(((self.molt or {}).get(section) or {}).get(name))
+
+    @property
+    def mlp_bias(self):
+        return self.option("mlp", "bias")
 
     @property
     def letters(self):

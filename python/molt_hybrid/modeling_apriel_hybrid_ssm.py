@@ -13,8 +13,8 @@ from transformers.masking_utils import create_causal_mask, create_sliding_window
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.models.llama.modeling_llama import LlamaMLP
 from transformers.models.mistral.modeling_mistral import (
-    MistralMLP,
     MistralRMSNorm,
     MistralRotaryEmbedding,
     apply_rotary_pos_emb,
@@ -41,13 +41,20 @@ class Attention(nn.Module):
         self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
         self.scaling = self.head_dim**-0.5
         queries, keys = config.num_attention_heads * self.head_dim, config.num_key_value_heads * self.head_dim
-        self.q_proj = nn.Linear(config.hidden_size, queries, bias=False)
-        self.k_proj = nn.Linear(config.hidden_size, keys, bias=False)
-        self.v_proj = nn.Linear(config.hidden_size, keys, bias=False)
-        self.o_proj = nn.Linear(queries, config.hidden_size, bias=False)
+        bias = config.option("attention", "qkv_bias")
+        self.q_proj = nn.Linear(config.hidden_size, queries, bias=bias)
+        self.k_proj = nn.Linear(config.hidden_size, keys, bias=bias)
+        self.v_proj = nn.Linear(config.hidden_size, keys, bias=bias)
+        self.o_proj = nn.Linear(queries, config.hidden_size, bias=config.option("attention", "output_bias"))
+        self.normed = config.option("attention", "qk_norm")
+        if self.normed:
+            self.q_norm = MistralRMSNorm(self.head_dim, eps=config.rms_norm_eps)
+            self.k_norm = MistralRMSNorm(self.head_dim, eps=config.rms_norm_eps)
 
     def forward(self, hidden, rotary, mask, cache, **kwargs):
         q, k, v = (proj(hidden).unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        if self.normed:
+            q, k = self.q_norm(q), self.k_norm(k)
         q, k = apply_rotary_pos_emb(q, k, *rotary)
         if cache is not None:
             k, v = cache.update(k, v, self.layer_idx)
@@ -133,7 +140,7 @@ class DecoderLayer(GradientCheckpointingLayer):
             self.mixer = Mamba(config, layer_idx)
         else:
             self.self_attn = Attention(config, layer_idx, config.sliding_window if letter == "swa" else None)
-        self.mlp = MistralMLP(config)
+        self.mlp = LlamaMLP(config)
         self.input_layernorm = MistralRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.post_attention_layernorm = MistralRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 

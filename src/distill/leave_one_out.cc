@@ -15,7 +15,6 @@
 #include "evaluate/evaluate.h"
 #include "ops/linear_loss/linear_loss.h"
 #include "ops/rms_norm/rms_norm.h"
-#include "ops/rotary/rotary.h"
 
 namespace molt {
 
@@ -45,7 +44,8 @@ class Frontier {
     for (const PackedBatch& given : batches) {
       PackedBatch batch = given.to(model.device());
       if (width > 0) {
-        batch.rotary = ops::rotary_table(model.config().rotary.frequencies(width, model.device()), batch.positions);
+        const RotaryConfig& rotary = model.config().rotary;
+        batch.rotary = rotary.table(rotary.frequencies(width, model.device()), batch.positions, batch.sequences);
       }
       hidden_.push_back(at::embedding(model.embedding, batch.tokens));
       batches_.push_back(std::move(batch));

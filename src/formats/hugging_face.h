@@ -1,5 +1,5 @@
-// Models as Hugging Face folders (config.json, safetensors, tokenizer files), read and written: MistralForCausalLM,
-// LlamaForCausalLM and the hybrids of model_type apriel_hybrid_ssm. A folder is read exactly as its own code reads it, or refused
+// Models as Hugging Face folders (config.json, safetensors, tokenizer files), read and written: the families of family.h, among
+// them the hybrids of model_type apriel_hybrid_ssm. A folder is read exactly as its own code reads it, or refused
 // in one line (UserError: file, key or tensor, found, expected).
 #pragma once
 #include <ATen/core/Tensor.h>
@@ -46,7 +46,8 @@ struct ExportOptions {
 };
 
 // Writes a whole folder or none (AtomicFolder); an existing folder of that name is replaced. Without `like`, or where its family
-// cannot express the model: attention alone is Mistral, anything else apriel_hybrid_ssm. Only the active mixer of each block is
+// cannot express the model: the first family that can, Mistral for attention without biases and norms, apriel_hybrid_ssm for any
+// layout. Only the active mixer of each block is
 // written. Hybrids come with the Python files that transformers loads them with (trust_remote_code). UserError when no family can
 // express the model (two Mamba layers of different sizes, say). A folder that is loaded in its stored dtype and exported `like`
 // itself has the same bytes in every tensor.

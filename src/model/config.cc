@@ -14,15 +14,6 @@ void MlpConfig::visit(ConfigVisitor& v) {
   v.field("bias", bias, "Biases on the projections");
 }
 
-void RotaryConfig::visit(ConfigVisitor& v) {
-  v.choice("type", type, {"default"}, "Scaling of the frequencies");
-  v.field("base", base, "Frequencies are base^(-2 i / head_size)");
-}
-
-ops::Rotary RotaryConfig::frequencies(std::int64_t width, at::Device device) const {
-  return {ops::rotary_frequencies(width, base, device), 1.0};
-}
-
 BlockConfig BlockConfig::with_mixer(std::shared_ptr<const MixerConfig> mixer) const {
   BlockConfig block;
   block.active = mixer->type();

@@ -8,6 +8,7 @@
 
 #include "base/config.h"
 #include "model/mixer.h"
+#include "model/rotary.h"
 
 namespace molt {
 
@@ -17,14 +18,6 @@ struct MlpConfig {
   std::int64_t intermediate_size = 0;
   bool bias = false;
   void visit(ConfigVisitor& visitor);
-};
-
-struct RotaryConfig {
-  std::string type = "default";  // formats may add scalings; ops/rotary turns them into frequencies
-  double base = 10000.0;
-  void visit(ConfigVisitor& visitor);
-  // What ops/rotary works with, for heads of which `width` values are turned.
-  ops::Rotary frequencies(std::int64_t width, at::Device device) const;
 };
 
 // One kind of block: one or more named mixers, one of them active. Copyable.

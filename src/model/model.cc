@@ -20,6 +20,7 @@ namespace molt {
 Model::Model(ModelConfig config) : config_(std::move(config)) {
   require(config_.hidden_size > 0, "hidden_size: found ", config_.hidden_size, ", expected at least 1");
   require(config_.vocabulary > 0, "vocabulary: found ", config_.vocabulary, ", expected at least 1");
+  config_.rotary.check("rotary");
   const auto meta = at::TensorOptions(at::kMeta).dtype(at::kFloat);
   embedding = at::empty({config_.vocabulary, config_.hidden_size}, meta);
   final_norm = at::empty({config_.hidden_size}, meta);
@@ -41,15 +42,16 @@ void Model::prepare_rotary(at::Device device) {
   if (rotary_width_ > 0) rotary_ = config_.rotary.frequencies(rotary_width_, device);
 }
 
-ops::RotaryTable Model::rotary_table(const at::Tensor& positions) const {
+ops::RotaryTable Model::rotary_table(const at::Tensor& positions, const Sequences& sequences) const {
   if (rotary_width_ == 0) return {};
   const bool ready = rotary_.inverse_frequencies.device() == positions.device();
-  return ops::rotary_table(ready ? rotary_ : config_.rotary.frequencies(rotary_width_, positions.device()), positions);
+  return config_.rotary.table(ready ? rotary_ : config_.rotary.frequencies(rotary_width_, positions.device()), positions,
+                              sequences);
 }
 
 at::Tensor Model::forward(const PackedBatch& given, Recompute recompute, Taps* taps) const {
   PackedBatch batch = given;
-  batch.rotary = rotary_table(batch.positions);
+  batch.rotary = rotary_table(batch.positions, batch.sequences);
   at::Tensor hidden = at::embedding(embedding, batch.tokens);
   for (std::size_t i = 0; i < blocks.size(); ++i) {
     hidden = blocks[i].forward(hidden, batch, recompute, taps ? concat("layers.", i) : "", taps);
@@ -66,7 +68,7 @@ at::Tensor Model::logits(const at::Tensor& hidden) const {
 at::Tensor Model::extend(const Step& given, std::vector<BlockCache>& caches) const {
   c10::InferenceMode no_gradients;
   Step step = given;
-  step.rotary = rotary_table(step.positions);
+  step.rotary = rotary_table(step.positions, step.sequences);
   at::Tensor hidden = at::embedding(embedding, step.tokens);
   for (std::size_t i = 0; i < blocks.size(); ++i) hidden = blocks[i].extend(hidden, step, caches[i]);
   return ops::rms_norm(hidden, final_norm, config_.norm_epsilon);

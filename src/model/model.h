@@ -59,7 +59,7 @@ class Model {
   // After a layer's mixers changed.
   void follow(std::int64_t layer);
   void prepare_rotary(at::Device device);
-  ops::RotaryTable rotary_table(const at::Tensor& positions) const;
+  ops::RotaryTable rotary_table(const at::Tensor& positions, const Sequences& sequences) const;
   at::ScalarType stored_dtype(const std::string& name, at::ScalarType dtype) const;
 
   ModelConfig config_;

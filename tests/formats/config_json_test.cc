@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -24,6 +25,14 @@ Json hybrid() {
   config["model_type"] = "apriel_hybrid_ssm";
   config["hybrid_block_layout"] = {"t", "m2", "i"};
   config["ssm_cfg"] = {{"d_state", 8}, {"d_inner", 96}, {"d_xb", 48}, {"dt_rank", "auto"}, {"repeat_kv_before_conv", false}};
+  return config;
+}
+
+Json qwen2() {
+  Json config = mistral();
+  config["architectures"] = {"Qwen2ForCausalLM"};
+  config["model_type"] = "qwen2";
+  config["sliding_window"] = 16;
   return config;
 }
 
@@ -89,6 +98,48 @@ TEST(ConfigJson, ReadsRotaryAsTransformersFiveWritesIt) {
   EXPECT_EQ(parse_model_config(config, "c").rotary.base, 5000.0);
 }
 
+TEST(ConfigJson, ReadsScaledRotaryInBothForms) {
+  const Json settings = {{"rope_type", "yarn"}, {"factor", 4.0}, {"beta_fast", 16}};
+  Json modern = without(mistral(), "rope_theta");
+  modern["rope_parameters"] = settings;
+  modern["rope_parameters"]["rope_theta"] = 1e6;
+  Json old = with(mistral(), "/rope_scaling", settings);
+  for (const Json& config : {modern, old, with(with(modern, "/rope_theta", 5.0), "/rope_scaling", nullptr)}) {
+    const RotaryConfig rotary = parse_model_config(config, "c").rotary;
+    EXPECT_EQ(rotary.type, "yarn");
+    EXPECT_EQ(rotary.base, 1e6);
+    EXPECT_EQ(rotary.factor, 4);
+    EXPECT_EQ(rotary.beta_fast, 16);
+    EXPECT_EQ(rotary.original_positions, 512);  // max_position_embeddings
+    EXPECT_FALSE(rotary.attention_factor);
+  }
+  EXPECT_EQ(parse_model_config(with(old, "/original_max_position_embeddings", 64), "c").rotary.original_positions, 64);
+  EXPECT_EQ(parse_model_config(with(old, "/rope_scaling/original_max_position_embeddings", 32), "c").rotary.original_positions,
+            32);
+  // The ratio of the attention factors of both scales.
+  Json scaled = with(with(old, "/rope_scaling/mscale", 0.5), "/rope_scaling/mscale_all_dim", 1.0);
+  EXPECT_NEAR(*parse_model_config(scaled, "c").rotary.attention_factor, (0.05 * std::log(4.0) + 1) / (0.1 * std::log(4.0) + 1),
+              1e-12);
+}
+
+TEST(ConfigJson, ReadsQwensWindowsAndBiases) {
+  const ModelConfig plain = parse_model_config(qwen2(), "c");
+  EXPECT_EQ(plain.layout(), (Letters{"t", "t", "t"}));
+  EXPECT_TRUE(attention(plain, 0).qkv_bias);
+  EXPECT_FALSE(attention(plain, 0).output_bias);
+  Json windowed = with(with(qwen2(), "/use_sliding_window", true), "/max_window_layers", 1);
+  EXPECT_EQ(parse_model_config(windowed, "c").layout(), (Letters{"t", "swa", "swa"}));
+  EXPECT_EQ(attention(parse_model_config(windowed, "c"), 2).window, 16);
+  windowed["layer_types"] = {"sliding_attention", "full_attention", "full_attention"};
+  EXPECT_EQ(parse_model_config(windowed, "c").layout(), (Letters{"swa", "t", "t"}));
+
+  Json qwen3 = with(with(without(qwen2(), "head_dim"), "/model_type", "qwen3"), "/architectures", {"Qwen3ForCausalLM"});
+  EXPECT_EQ(attention(parse_model_config(qwen3, "c"), 0).head_size, 128);
+  EXPECT_TRUE(attention(parse_model_config(qwen3, "c"), 0).qk_norm);
+  EXPECT_FALSE(attention(parse_model_config(qwen3, "c"), 0).qkv_bias);
+  EXPECT_TRUE(attention(parse_model_config(with(qwen3, "/attention_bias", true), "c"), 0).output_bias);
+}
+
 TEST(ConfigJson, ReadsHybrids) {
   const ModelConfig model = parse_model_config(hybrid(), "config.json");
   EXPECT_EQ(model.layout(), (Letters{"t", "m2", "i"}));
@@ -115,7 +166,7 @@ TEST(ConfigJson, RefusesWhatItCannotFollowInOneLine) {
   EXPECT_EQ(error_of(mistral()), "");
   const std::pair<Json, const char*> cases[] = {
       {with(mistral(), "/model_type", "gpt2"),
-       "config.json: model_type: found \"gpt2\", expected one of mistral, llama, apriel_hybrid_ssm"},
+       "config.json: model_type: found \"gpt2\", expected one of mistral, llama, qwen2, qwen3, apriel_hybrid_ssm"},
       {without(mistral(), "model_type"), "model_type: missing"},
       {with(mistral(), "/architectures", {"MistralForSequenceClassification"}), "expected [\"MistralForCausalLM\"]"},
       {with(mistral(), "/hidden_size", -64), "hidden_size: found -64, expected 1 to"},
@@ -128,12 +179,27 @@ TEST(ConfigJson, RefusesWhatItCannotFollowInOneLine) {
       {with(mistral(), "/rms_norm_eps", 0), "rms_norm_eps: found 0, expected a positive number"},
       {with(mistral(), "/hidden_act", "gelu"), "hidden_act: found \"gelu\", expected \"silu\""},
       {with(mistral(), "/attention_bias", true), "attention_bias: found true, expected false"},
-      {with(mistral(), "/rope_scaling", {{"rope_type", "yarn"}, {"factor", 4.0}}),
-       "rope_scaling: found {\"factor\":4.0,\"rope_type\":\"yarn\"}, expected null"},
-      {with(mistral(), "/rope_scaling", {{"type", "linear"}, {"factor", 4.0}}),
-       "rope_scaling: found {\"factor\":4.0,\"type\":\"linear\"}"},
-      {with(mistral(), "/rope_parameters", {{"rope_type", "llama3"}, {"rope_theta", 1e4}}),
-       "found \"llama3\", expected \"default\""},
+      {with(mistral(), "/rope_scaling", {{"rope_type", "longrope"}, {"factor", 4.0}}),
+       "rope_scaling: rope_type: found \"longrope\", expected default, linear, dynamic, yarn or llama3"},
+      {with(mistral(), "/rope_scaling", {{"type", "mrope"}}), "rope_scaling: type: found \"mrope\""},
+      {with(mistral(), "/rope_scaling", {{"type", "linear"}}), "rope_scaling: factor: missing"},
+      {with(mistral(), "/rope_scaling", {{"type", "linear"}, {"factor", -2.0}}),
+       "rope_scaling: factor: found -2, expected a positive number"},
+      {with(mistral(), "/rope_scaling", {{"type", "linear"}, {"factor", "two"}}), "factor: found \"two\", expected a number"},
+      {with(mistral(), "/rope_scaling", 4), "rope_scaling: found 4, expected an object"},
+      {with(mistral(), "/rope_parameters", {{"full_attention", {{"rope_theta", 1e4}}}}), "expected one setting for all layers"},
+      {with(mistral(), "/rope_parameters", {{"rope_type", "llama3"}, {"factor", 8.0}}), "low_freq_factor: missing"},
+      {with(mistral(), "/partial_rotary_factor", 0.5), "partial_rotary_factor: found 0.5, expected 1.0"},
+      {with(mistral(), "/rope_parameters", {{"partial_rotary_factor", 0.25}}), "partial_rotary_factor: found 0.25"},
+      {with(qwen2(), "/mlp_bias", true), "mlp_bias: found true, expected false"},
+      {with(qwen2(), "/layer_types", {"full_attention", "sliding_attention", "full_attention"}),
+       "layer_types[1]: found sliding_attention, expected full_attention without use_sliding_window"},
+      {with(qwen2(), "/layer_types", {"full_attention"}), "layer_types: found 1 layers, expected num_hidden_layers, 3"},
+      {with(qwen2(), "/layer_types", {"full_attention", "linear_attention", "full_attention"}),
+       "layer_types[1]: found \"linear_attention\""},
+      {with(hybrid(), "/molt", 3), "molt: found 3, expected an object"},
+      {with(hybrid(), "/molt", {{"attention", {{"qk_norm", "yes"}}}}),
+       "molt.attention.qk_norm: found \"yes\", expected true or false"},
       {with(mistral(), "/quantization_config", {{"bits", 4}}), "quantization_config"},
       {with(hybrid(), "/hybrid_block_layout", {"t", "gdn", "t"}), "hybrid_block_layout[1]: unknown mixer letter \"gdn\""},
       {with(hybrid(), "/hybrid_block_layout", {"t", "m2d", "t"}), "\"m2d\""},
@@ -173,7 +239,11 @@ TEST(ConfigJson, AnUnchangedModelKeepsItsConfig) {
 }
 
 TEST(ConfigJson, WritesWhatItReadsBack) {
-  for (const Json& config : {mistral(), hybrid(), with(mistral(), "/sliding_window", 8)}) {
+  const Json yarn = {{"rope_type", "yarn"}, {"factor", 4.0}};
+  const Json windowed = with(with(qwen2(), "/use_sliding_window", true), "/max_window_layers", 1);
+  for (const Json& config :
+       {mistral(), hybrid(), with(mistral(), "/sliding_window", 8), with(mistral(), "/rope_scaling", yarn), qwen2(), windowed,
+        with(hybrid(), "/molt", {{"attention", {{"qk_norm", true}}}, {"mlp", {{"bias", true}}}})}) {
     const ModelConfig model = parse_model_config(config, "c");
     const OrderedJson written = make_config_json(model, family_for(model, Json()), OrderedJson(), "bfloat16");
     EXPECT_EQ(to_yaml(parse_model_config(Json(written), "written")), to_yaml(model));
@@ -191,6 +261,7 @@ TEST(ConfigJson, TheFamilyFollowsTheLayout) {
   EXPECT_EQ(family(with(mistral(), "/sliding_window", 8), llama), "mistral");
   EXPECT_EQ(family(hybrid(), llama), "apriel_hybrid_ssm");
   EXPECT_EQ(family(mistral(), hybrid()), "apriel_hybrid_ssm");
+  EXPECT_EQ(family(qwen2(), llama), "qwen2");
 }
 
 TEST(ConfigJson, ATeachersKeysGoIntoItsHybrid) {
@@ -204,6 +275,22 @@ TEST(ConfigJson, ATeachersKeysGoIntoItsHybrid) {
   EXPECT_EQ(written["ssm_cfg"]["d_inner"], 96);
   EXPECT_EQ(written["ssm_cfg"]["dt_proj_bias"], true);  // spelled out for readers without our defaults
   EXPECT_FALSE(written.contains("auto_map"));
+  EXPECT_EQ(to_yaml(parse_model_config(Json(written), "c")), to_yaml(model));
+}
+
+// What a family says in words of its own, a hybrid says in its own.
+TEST(ConfigJson, ATeachersBiasesWindowsAndRotaryGoIntoItsHybrid) {
+  Json teacher = with(with(qwen2(), "/use_sliding_window", true), "/max_window_layers", 2);
+  teacher["rope_scaling"] = {{"type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 128}};
+  ModelConfig model = parse_model_config(teacher, "c");
+  model.blocks[1] = parse_model_config(hybrid(), "c").blocks[1];
+  const OrderedJson written = make_config_json(model, family_for(model, teacher), OrderedJson(teacher), "float32");
+  EXPECT_EQ(written["model_type"], "apriel_hybrid_ssm");
+  EXPECT_EQ(written["hybrid_block_layout"], OrderedJson({"t", "m2", "swa"}));
+  EXPECT_EQ(written["molt"], OrderedJson({{"attention", {{"qkv_bias", true}}}}));
+  EXPECT_EQ(written["sliding_window"], 16);
+  EXPECT_EQ(written["rope_scaling"], OrderedJson(teacher["rope_scaling"]));
+  EXPECT_FALSE(written.contains("use_sliding_window"));
   EXPECT_EQ(to_yaml(parse_model_config(Json(written), "c")), to_yaml(model));
 }
 

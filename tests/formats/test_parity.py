@@ -1,4 +1,4 @@
-"""Mistral, Llama and hybrid folders against transformers: molt reads what transformers wrote and computes the same logits and greedy
+"""Mistral, Llama, Qwen and hybrid folders against transformers: molt reads what transformers wrote and computes the same logits and greedy
 continuations, and what molt writes back holds the same bytes. Hybrids are computed by the modelling files that go into exports."""
 import json
 import os
@@ -27,10 +27,16 @@ pytestmark = pytest.mark.skipif(not BINARY.exists(), reason=f"{BINARY} is not bu
 
 MISTRAL = transformers.MistralConfig, transformers.MistralForCausalLM
 LLAMA = transformers.LlamaConfig, transformers.LlamaForCausalLM
+QWEN2 = transformers.Qwen2Config, transformers.Qwen2ForCausalLM
+QWEN3 = transformers.Qwen3Config, transformers.Qwen3ForCausalLM
 HYBRID = AprielHybridSSMConfig, AprielHybridSSMForCausalLM
 SIZES = dict(hidden_size=48, intermediate_size=80, num_hidden_layers=3, num_attention_heads=6, num_key_value_heads=2, vocab_size=61,
              max_position_embeddings=128, rms_norm_eps=1e-5, initializer_range=0.2, eos_token_id=None, bos_token_id=None)
 SSM = dict(d_inner=48, d_xb=16, d_state=8, dt_rank=3)
+YARN = dict(rope_type="yarn", rope_theta=1e4, factor=4.0, original_max_position_embeddings=8)
+LLAMA3 = dict(rope_type="llama3", rope_theta=5e5, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=16)
+# For texts of more positions than the model was trained for, so that it scales; its frequencies are those of each text's length.
+DYNAMIC = dict(max_position_embeddings=12, rope_parameters=dict(rope_type="dynamic", rope_theta=1e4, factor=2.0))
 CASES = {
     "mistral": (MISTRAL, dict(sliding_window=None, rope_parameters={"rope_type": "default", "rope_theta": 1e6})),
     "mistral_window": (MISTRAL, dict(sliding_window=7)),
@@ -41,11 +47,37 @@ CASES = {
     "llama_tied": (LLAMA, dict(tie_word_embeddings=True, num_key_value_heads=6)),
     "llama_one_key_head": (LLAMA, dict(num_key_value_heads=1, head_dim=8)),
     "llama_bf16": (LLAMA, dict(dtype="bfloat16")),
+    "llama_biases": (LLAMA, dict(attention_bias=True, mlp_bias=True)),
+    "llama_linear": (LLAMA, dict(rope_parameters=dict(rope_type="linear", rope_theta=1e4, factor=3.0))),
+    "llama_dynamic": (LLAMA, DYNAMIC),
+    "llama_llama3": (LLAMA, dict(rope_parameters=LLAMA3, tie_word_embeddings=True)),
+    "llama_llama3_in_the_old_form": (LLAMA, dict(rope_parameters=LLAMA3)),
+    "mistral_yarn": (MISTRAL, dict(sliding_window=None, rope_parameters=YARN)),
+    "mistral_dynamic_in_the_old_form": (MISTRAL, dict(sliding_window=6) | DYNAMIC),
+    "qwen2": (QWEN2, dict()),
+    "qwen2_upper_windows": (QWEN2, dict(use_sliding_window=True, sliding_window=5, max_window_layers=1)),
+    "qwen2_upper_windows_in_the_old_form": (QWEN2, dict(use_sliding_window=True, sliding_window=5, max_window_layers=2)),
+    "qwen2_layer_types": (QWEN2, dict(use_sliding_window=True, sliding_window=4,
+                                      layer_types=["sliding_attention", "full_attention", "sliding_attention"])),
+    "qwen2_yarn_in_the_old_form": (QWEN2, dict(rope_parameters=YARN | dict(attention_factor=0.8, beta_fast=16.0), tie_word_embeddings=True)),
+    "qwen2_fp16": (QWEN2, dict(dtype="float16")),
+    "qwen3": (QWEN3, dict(head_dim=16)),
+    "qwen3_biases": (QWEN3, dict(head_dim=8, attention_bias=True, tie_word_embeddings=True)),
+    "qwen3_windows": (QWEN3, dict(head_dim=12, use_sliding_window=True, sliding_window=5, max_window_layers=2)),
+    "qwen3_yarn": (QWEN3, dict(head_dim=20, rope_parameters=YARN | dict(mscale=0.7, mscale_all_dim=0.9, truncate=False))),
+    "qwen3_dynamic": (QWEN3, dict(head_dim=8) | DYNAMIC),
+    "qwen3_bf16": (QWEN3, dict(head_dim=16, dtype="bfloat16")),
     "hybrid": (HYBRID, dict(hybrid_block_layout=["t", "m2", "swa", "i"], num_hidden_layers=4, sliding_window=7, ssm_cfg=SSM)),
     "hybrid_window": (HYBRID, dict(hybrid_block_layout=["t", "m2", "t"], sliding_window=5, ssm_cfg=SSM | dict(d_conv=3, conv_bias=False))),
     "hybrid_narrow_conv": (HYBRID, dict(hybrid_block_layout=["m2", "t", "m2"], sliding_window=None,
                                         ssm_cfg=SSM | dict(repeat_kv_before_conv=False))),
     "hybrid_without_attention": (HYBRID, dict(hybrid_block_layout=["m2"] * 3, tie_word_embeddings=True, ssm_cfg=SSM | dict(d_xb=48))),
+    "hybrid_of_qwen2": (HYBRID, dict(hybrid_block_layout=["swa", "m2", "t"], sliding_window=5, ssm_cfg=SSM, rope_parameters=YARN,
+                                     molt=dict(attention=dict(qkv_bias=True)))),
+    "hybrid_of_qwen3": (HYBRID, dict(hybrid_block_layout=["t", "m2", "t"], sliding_window=None, ssm_cfg=SSM | dict(d_inner=72, d_xb=24),
+                                     head_dim=12, molt=dict(attention=dict(qk_norm=True)))),
+    "hybrid_of_llama": (HYBRID, dict(hybrid_block_layout=["m2", "t", "m2"], sliding_window=None, ssm_cfg=SSM, rope_parameters=LLAMA3,
+                                     molt=dict(attention=dict(qkv_bias=True, output_bias=True), mlp=dict(bias=True)))),
     "hybrid_bf16": (HYBRID, dict(hybrid_block_layout=["t", "m2", "m2"], sliding_window=None, ssm_cfg=SSM, dtype="bfloat16")),
 }
 HYBRIDS = [name for name, (kind, _) in CASES.items() if kind is HYBRID]
@@ -60,12 +92,26 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+def in_the_old_form(folder):
+    """Rewrites config.json as transformers before 5 wrote it."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    rotary = config.pop("rope_parameters")
+    config["rope_theta"] = rotary.pop("rope_theta")
+    kind = rotary.pop("rope_type")
+    if kind != "default":
+        config["rope_scaling"] = {"type": kind, **rotary}
+    config.pop("layer_types", None)
+    config["torch_dtype"] = config.pop("dtype")
+    path.write_text(json.dumps(config, indent=2) + "\n")
+
+
 def write_expected(folder, tokens):
     model = transformers.AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32).eval()
     with torch.no_grad():
         logits = model(tokens, use_cache=False).logits
         greedy = model.generate(tokens, attention_mask=torch.ones_like(tokens), do_sample=False, max_new_tokens=CONTINUATION,
-                                eos_token_id=None, pad_token_id=0)
+                                eos_token_id=None, pad_token_id=0, use_cache="dynamic" not in folder.name)
     save_file({"tokens": tokens, "logits": logits.contiguous(), "greedy": greedy}, folder / "expected.safetensors")
 
 
@@ -79,7 +125,9 @@ def cases(tmp_path_factory):
             for parameter in made.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))  # norms and skips other than 1, biases other than 0
         made = made.to(getattr(torch, options.get("dtype", "float32")))
-        made.save_pretrained(folder / name / "model", max_shard_size="60KB" if name == "mistral" else "5GB")
+        made.save_pretrained(folder / name / "model", max_shard_size="60KB" if name in ("mistral", "qwen3") else "5GB")
+        if "old_form" in name:
+            in_the_old_form(folder / name / "model")
         write_expected(folder / name, torch.randint(0, SIZES["vocab_size"], (3, 20)))
     return folder
 

@@ -92,7 +92,8 @@ TEST(ModelConfig, SaysWhatIsWrongWithAPattern) {
 
 TEST(ModelConfig, KnowsTheMixersKeys) {
   EXPECT_EQ(error_of("decoder: {type: fixed, num_blocks: 1, block: {mixer: {type: attention, d_inner: 3}}}"),
-            "model.yaml:1: decoder.block.mixer.d_inner: unknown key (known here: type, heads, head_groups, head_size, qkv_bias)");
+            "model.yaml:1: decoder.block.mixer.d_inner: unknown key (known here: type, heads, head_groups, head_size, qkv_bias, "
+            "output_bias, qk_norm)");
   EXPECT_NE(error_of("decoder: {type: fixed, num_blocks: 1, block: {mixer: {type: mambo}}}").find("(did you mean \"mamba\"?)"),
             std::string::npos);
 }

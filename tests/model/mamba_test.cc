@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "base/random.h"
 #include "model/initialise.h"
 #include "model/mixers/attention/attention.h"
 #include "model/support.h"
@@ -100,12 +101,16 @@ struct Conversion {
   MambaConfig config;
   std::unique_ptr<Mixer> attention;
 
-  explicit Conversion(const std::string& initialisation, at::ScalarType dtype = at::kDouble) {
+  explicit Conversion(const std::string& initialisation, at::ScalarType dtype = at::kDouble,
+                      const BlockConfig& block = attention_block()) {
     config = dynamic_cast<const MambaConfig&>(mamba_block().mixer());
     config.initialisation = initialisation;
-    attention = mixer_kind("attention", "test").make(attention_block().mixer(), model);
+    attention = mixer_kind("attention", "test").make(block.mixer(), model);
     attention->initialise({.seed = 9, .standard_deviation = 0.3});
-    attention->visit("", [&](const std::string&, at::Tensor& value) { value = value.to(dtype); });
+    attention->visit("", [&](const std::string& name, at::Tensor& value) {
+      if (value.dim() == 1) value = random_normal(value.sizes(), 1, derive_seed(5, name));  // biases and norms
+      value = value.to(dtype);
+    });
   }
   std::unique_ptr<Mixer> convert() const {
     return mixer_kind("mamba", "test").from_attention(config, model, *attention, {.seed = 4, .standard_deviation = 0.02});
@@ -165,13 +170,15 @@ std::int64_t aligned_pairing(std::int64_t head, std::int64_t slice) {
   return head / 2 * 2 + slice;
 }
 
-class MambaFromAttention : public testing::TestWithParam<std::tuple<std::string, bool>> {};
+// The last one: whether the attention layer has biases and norms of queries and keys, which leave no trace here: the Mamba layer
+// computes with the projections before them.
+class MambaFromAttention : public testing::TestWithParam<std::tuple<std::string, bool, bool>> {};
 INSTANTIATE_TEST_SUITE_P(Forms, MambaFromAttention,
-                         testing::Combine(testing::Values("published", "aligned"), testing::Values(true, false)));
+                         testing::Combine(testing::Values("published", "aligned"), testing::Bool(), testing::Bool()));
 
 TEST_P(MambaFromAttention, IsLinearAttentionOnceDecayGateAndConvolutionPass) {
-  const auto& [initialisation, repeat_before] = GetParam();
-  Conversion conversion(initialisation);
+  const auto& [initialisation, repeat_before, normed] = GetParam();
+  Conversion conversion(initialisation, at::kDouble, normed ? normed_block() : attention_block());
   conversion.config.repeat_kv_before_conv = repeat_before;
   const auto converted = conversion.convert();
   auto& mamba = dynamic_cast<MambaMixer&>(*converted);
@@ -195,6 +202,33 @@ TEST_P(MambaFromAttention, IsLinearAttentionOnceDecayGateAndConvolutionPass) {
   const at::Tensor published = direct(published_pairing), aligned = direct(aligned_pairing);
   EXPECT_LT(difference(found, initialisation == "aligned" ? aligned : published), 1e-9);
   EXPECT_GT(difference(published, aligned), 0.1);
+}
+
+TEST(MambaFromAttention, TheBiasOfTheValuesIsInTheConvolution) {
+  for (const bool repeat_before : {true, false}) {
+    Conversion conversion("published", at::kDouble, normed_block());
+    conversion.config.repeat_kv_before_conv = repeat_before;
+    const auto with_bias = conversion.convert();
+    auto& attention = dynamic_cast<AttentionMixer&>(*conversion.attention);
+    const at::Tensor values_bias = attention.qkv.section_bias("v").clone();
+    attention.qkv.bias.zero_();
+    const auto without = conversion.convert();
+
+    const at::Tensor x = random_normal({7, 16}, 1, 2).to(at::kDouble);
+    const auto convolved = [&](const Mixer& mixer, const at::Tensor& input) {
+      const auto& mamba = dynamic_cast<const MambaMixer&>(mixer);
+      return ops::causal_conv({.x = input,
+                               .weight = mamba.conv_weight.squeeze(1),
+                               .bias = mamba.conv_bias,
+                               .initial_window = {},
+                               .repeat = mamba.conv_weight.size(0) / 16,
+                               .group_size = 4},
+                              Sequences::of({7}));
+    };
+    const at::Tensor folded = convolved(*with_bias, x), expected = convolved(*without, x + values_bias);
+    EXPECT_LT(difference(folded.slice(0, 3), expected.slice(0, 3)), 1e-6);
+    EXPECT_GT(difference(folded.slice(0, 0, 3), expected.slice(0, 0, 3)), 1e-3);  // where the window reaches beyond the sequence
+  }
 }
 
 TEST(MambaFromAttention, CopiesTheWeights) {

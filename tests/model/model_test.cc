@@ -32,6 +32,7 @@ class EachMixer : public testing::TestWithParam<Named> {};
 INSTANTIATE_TEST_SUITE_P(Mixers, EachMixer,
                          testing::Values(Named{"attention", {attention_block(), attention_block()}},
                                          Named{"window", {window_block(), window_block(1)}},
+                                         Named{"normed", {normed_block(), normed_block()}},
                                          Named{"mamba_repeated_before", {mamba_block(true), mamba_block(true)}},
                                          Named{"mamba_repeated_after", {mamba_block(false), mamba_block(false)}},
                                          Named{"hybrid", hybrid_config().blocks}),

@@ -43,6 +43,14 @@ BlockConfig window_block(std::int64_t window) {
   return support_detail::block_of(config);
 }
 
+BlockConfig normed_block() {
+  auto config = support_detail::attention_config(false);
+  config->qkv_bias = config->output_bias = config->qk_norm = true;
+  BlockConfig block = support_detail::block_of(config);
+  block.mlp.bias = true;
+  return block;
+}
+
 BlockConfig mamba_block(bool repeat_kv_before_conv) {
   auto config = std::make_shared<MambaConfig>();
   config->d_inner = 32;

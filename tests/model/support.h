@@ -12,6 +12,7 @@ namespace molt::test {
 // Settings of the small models: hidden 24, 4 query heads and 2 key heads of 8, Mamba with 32 channels (8 groups of 4).
 BlockConfig attention_block();
 BlockConfig window_block(std::int64_t window = 3);
+BlockConfig normed_block();  // attention with biases everywhere, and norms of queries and keys
 BlockConfig mamba_block(bool repeat_kv_before_conv = true);
 ModelConfig small_config(std::vector<BlockConfig> blocks);
 // Attention, Mamba, sliding window, Mamba with the convolution before the repetition.

@@ -9,6 +9,7 @@
 #include "base/random.h"
 #include "model/initialise.h"
 #include "ops/attention/attention.h"
+#include "ops/rms_norm/rms_norm.h"
 
 namespace molt {
 
@@ -17,6 +18,8 @@ void AttentionConfig::visit(ConfigVisitor& v) {
   v.field("head_groups", head_groups, "Heads of keys and values, each shared by heads / head_groups query heads");
   v.field("head_size", head_size, "Values of a head");
   v.field("qkv_bias", qkv_bias, "Biases on queries, keys and values");
+  v.field("output_bias", output_bias, "A bias on the output projection");
+  v.field("qk_norm", qk_norm, "RMSNorm of each head's query and key before the rotary embedding");
   if (sliding_) v.field("window", window, "How many tokens a token sees, itself among them");
 }
 
@@ -44,6 +47,11 @@ std::vector<TensorName> tensor_names(const MixerConfig& config) {
       names.push_back({"qkv.bias", part.name, concat("self_attn.", part.name, "_proj.bias"), 1.0, part.rows});
   }
   names.push_back({"o_proj.weight", "", "self_attn.o_proj.weight"});
+  if (attention.output_bias) names.push_back({"o_proj.bias", "", "self_attn.o_proj.bias"});
+  if (attention.qk_norm) {
+    names.push_back({"q_norm.weight", "", "self_attn.q_norm.weight"});
+    names.push_back({"k_norm.weight", "", "self_attn.k_norm.weight"});
+  }
   return names;
 }
 
@@ -60,28 +68,40 @@ std::unique_ptr<MixerConfig> make_config() {
 
 AttentionMixer::AttentionMixer(const AttentionConfig& config, const ModelConfig& model)
     : qkv(model.hidden_size, attention_detail::checked_sections(config), config.qkv_bias),
-      o_proj(config.query_size(), model.hidden_size, false),
+      o_proj(config.query_size(), model.hidden_size, config.output_bias),
       config_(config),
       rotary_(model.rotary),
-      scale_(1 / std::sqrt(static_cast<double>(config.head_size))) {}
+      norm_epsilon_(model.norm_epsilon),
+      scale_(1 / std::sqrt(static_cast<double>(config.head_size))) {
+  if (!config.qk_norm) return;
+  const auto meta = at::TensorOptions(at::kMeta).dtype(at::kFloat);
+  q_norm = at::empty({config.head_size}, meta);
+  k_norm = at::empty({config.head_size}, meta);
+}
 
-ops::QueryKeyValue AttentionMixer::project(const at::Tensor& hidden, const ops::RotaryTable& given,
-                                           const at::Tensor& positions) const {
+template <class Batch>
+ops::QueryKeyValue AttentionMixer::project(const at::Tensor& hidden, const Batch& batch) const {
   const std::int64_t size = config_.head_size;
   const std::int64_t heads = o_proj.in() / size;
   const std::int64_t groups = (qkv.out() / size - heads) / 2;
   const at::Tensor projected = qkv.forward(hidden);
-  if (given.cos.defined() && given.cos.size(1) * 2 == size) return ops::rotary_qkv(projected, heads, groups, given);
-  return ops::rotary_qkv(projected, heads, groups, ops::rotary_table(rotary_.frequencies(size, positions.device()), positions));
+  ops::RotaryTable table = batch.rotary;
+  if (!table.cos.defined() || table.cos.size(1) * 2 != size) {
+    table = rotary_.table(rotary_.frequencies(size, batch.positions.device()), batch.positions, batch.sequences);
+  }
+  if (!q_norm.defined()) return ops::rotary_qkv(projected, heads, groups, table);
+  const auto [q, k, v] = ops::rotary_qkv(projected, heads, groups, {});
+  return {ops::rotary(ops::rms_norm(q, q_norm, norm_epsilon_), table),
+          ops::rotary(ops::rms_norm(k, k_norm, norm_epsilon_), table), v};
 }
 
 at::Tensor AttentionMixer::forward(const at::Tensor& hidden, const PackedBatch& batch) const {
-  const auto [q, k, v] = project(hidden, batch.rotary, batch.positions);
+  const auto [q, k, v] = project(hidden, batch);
   return o_proj.forward(ops::attention(q, k, v, batch.sequences, scale_, window()).flatten(1));
 }
 
 at::Tensor AttentionMixer::extend(const at::Tensor& hidden, const Step& step, BlockCache& cache) const {
-  const auto [q, k, v] = project(hidden, step.rotary, step.positions);
+  const auto [q, k, v] = project(hidden, step);
   ops::store_kv(k, v, cache[0], cache[1], step.slot_mapping);
   const at::Tensor mixed = ops::attention_with_cache(q, cache[0], cache[1], step.sequences,
                                                      {step.context_lens, step.contexts, step.block_table}, scale_, window());
@@ -98,6 +118,9 @@ std::vector<CacheEntry> AttentionMixer::cache_spec() const {
 void AttentionMixer::visit(const std::string& prefix, const ParameterVisitor& visitor) {
   qkv.visit(prefix + ".qkv", visitor);
   o_proj.visit(prefix + ".o_proj", visitor);
+  if (!q_norm.defined()) return;
+  visitor(prefix + ".q_norm.weight", q_norm);
+  visitor(prefix + ".k_norm.weight", k_norm);
 }
 
 void AttentionMixer::initialise(const InitialiseOptions& options) {
@@ -106,7 +129,12 @@ void AttentionMixer::initialise(const InitialiseOptions& options) {
       return random_normal(sizes, options.standard_deviation, derive_seed(options.seed, name));
     });
   }
-  fill_if_meta(qkv.bias, [](at::IntArrayRef sizes) { return at::zeros(sizes, at::kFloat); });
+  for (at::Tensor* bias : {&qkv.bias, &o_proj.bias}) {
+    fill_if_meta(*bias, [](at::IntArrayRef sizes) { return at::zeros(sizes, at::kFloat); });
+  }
+  for (at::Tensor* norm : {&q_norm, &k_norm}) {
+    fill_if_meta(*norm, [](at::IntArrayRef sizes) { return at::ones(sizes, at::kFloat); });
+  }
 }
 
 double AttentionMixer::flops(std::int64_t context) const {

@@ -1,4 +1,8 @@
-// Causal softmax attention with grouped queries and rotary positions, over the whole sequence or a sliding window of it.
+// Causal softmax attention with grouped queries and rotary positions, over the whole sequence or a sliding window of it:
+//
+//   q | k | v = qkv(hidden)
+//   q, k normalised head by head (RMSNorm with a weight of head_size each, as in Qwen3), if asked for, then turned by position
+//   o_proj(softmax(q k^T / sqrt(head_size)) v)
 #pragma once
 #include "model/config.h"
 #include "model/linear.h"
@@ -21,7 +25,8 @@ class AttentionConfig : public MixerConfig {
   std::int64_t heads = 0;
   std::int64_t head_groups = 0;  // heads of keys and values
   std::int64_t head_size = 0;
-  bool qkv_bias = false;
+  bool qkv_bias = false, output_bias = false;
+  bool qk_norm = false;     // RMSNorm of each head's query and key before they are turned
   std::int64_t window = 0;  // of a sliding window: how many tokens are seen, the token itself among them
 
  private:
@@ -41,14 +46,18 @@ class AttentionMixer : public Mixer {
   double flops(std::int64_t context) const override;
   const AttentionConfig& config() const override { return config_; }
 
-  Linear qkv, o_proj;  // sections q | k | v
+  Linear qkv, o_proj;         // sections q | k | v
+  at::Tensor q_norm, k_norm;  // (head_size), or undefined
 
  private:
-  ops::QueryKeyValue project(const at::Tensor& hidden, const ops::RotaryTable& given, const at::Tensor& positions) const;
+  // `batch`: a PackedBatch or a Step.
+  template <class Batch>
+  ops::QueryKeyValue project(const at::Tensor& hidden, const Batch& batch) const;
   std::optional<std::int64_t> window() const { return config_.sliding() ? std::optional(config_.window) : std::nullopt; }
 
   AttentionConfig config_;
   RotaryConfig rotary_;
+  double norm_epsilon_;
   double scale_;  // of the scores
 };
 

@@ -24,8 +24,6 @@ at::Tensor dt_bias(const MambaConfig& config, at::IntArrayRef sizes, std::uint64
 void check_fit(const MambaConfig& config, const AttentionConfig& attention) {
   const std::string place = "mixer mamba: ";
   const std::string otherwise = " (or use initialisation: random)";
-  require(!attention.qkv_bias, place,
-          "initialisation: the attention layer has biases on q, k and v, for which a Mamba layer has no place", otherwise);
   require(config.d_inner == attention.query_size(), place, "d_inner: found ", config.d_inner, ", expected ",
           attention.query_size(), ", the attention layer's heads ", attention.heads, " * head_size ", attention.head_size,
           ", because C takes the rows of q", otherwise);
@@ -47,6 +45,16 @@ at::Tensor aligned_channels(const MambaConfig& config, const AttentionConfig& at
       .view({attention.head_groups, repeat, slices, config.state_size})
       .transpose(1, 2)
       .flatten();
+}
+
+// A bias of v adds the same to a channel's x at every token, so behind the convolution it is the bias times the sum of the
+// channel's weights: exact from the d_conv-th token of a sequence on.
+void fold_value_bias(MambaMixer& mamba, const AttentionMixer& attention) {
+  if (!attention.qkv.bias.defined() || !mamba.conv_bias.defined()) return;
+  at::Tensor values = attention.qkv.section_bias("v").to(at::kCPU, mamba.conv_bias.scalar_type());
+  const std::int64_t repeat = mamba.conv_weight.size(0) / values.size(0), group = mamba.A_log.size(1);
+  values = values.view({-1, 1, group}).expand({-1, repeat, group}).reshape({-1});
+  mamba.conv_bias.add_(values * mamba.conv_weight.sum({1, 2}));
 }
 
 }  // namespace mamba_initial
@@ -97,6 +105,7 @@ std::unique_ptr<Mixer> mamba_from_attention(const MixerConfig& config, const Mod
     mamba->in_proj.section_weight("B").copy_(attention->qkv.section_weight("k"));
     mamba->in_proj.section_weight("C").copy_(q);
     mamba->out_proj.weight.copy_(o);
+    fold_value_bias(*mamba, *attention);
   }
   const auto& like = attention->qkv.weight;
   mamba->visit("", [&](const std::string& name, at::Tensor& value) {

@@ -73,7 +73,14 @@ class MambaMixer : public Mixer {
 MixerKind mamba_kind();
 
 // The mixer that takes over from an attention layer (Mamba-in-Llama): x <- v, B <- k, C <- q, out_proj <- o; the rest
-// initialised. UserError when sizes do not fit.
+// initialised. UserError when sizes do not fit. Of what some attention layers have besides:
+// - norms of q and k (Qwen3) are left out, as the rotary embedding is: B and C are the projections before them. The norm divides
+// by
+//   a length that differs from token to token, which no weight can say.
+// - The bias of v goes into the convolution's bias, if there is one.
+// - The bias of k is left out: a softmax without positions does not see it, since it adds the same to all scores of a query. So
+// are
+//   those of q and of the output, for which the published layer has no place.
 std::unique_ptr<Mixer> mamba_from_attention(const MixerConfig& config, const ModelConfig& model, const Mixer& attention,
                                             const InitialiseOptions& options);
 
