@@ -1,11 +1,8 @@
-#include <malloc.h>
-
+#include "base/allocation.h"
 #include "cli/commands.h"
 
 int main(int argc, char** argv) {
-  // Large tensors go back to the system when they are freed: without this, recomputing activations would not lower the resident
-  // memory.
-  mallopt(M_MMAP_THRESHOLD, 1 << 20);
+  molt::configure_allocation();
   return molt::run_program(argc, argv,
                            {
                                molt::prepare_command(),
