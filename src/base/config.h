@@ -92,8 +92,8 @@ class ConfigVisitor {
   virtual bool reading() const { return false; }
 };
 
-// Reads a YAML file (or text named by `place`) into a config; `overrides` are "a.b=c" or "list[2].b=c" assignments, parsed as
-// YAML values. UserError names file, line, key, what was found and expected, and for an unknown key the nearest known one.
+// Reads a YAML file with what it includes (config_include.h), or text named by `place`; `overrides` are "a.b=c" or "list[2].b=c",
+// parsed as YAML. UserError names file, line, key, what was found and expected, and for an unknown key the nearest known one.
 void read_config(const fs::path& path, const std::vector<std::string>& overrides, const ConfigVisitor::Visit& visit);
 void parse_config(const std::string& text, const std::string& place, const std::vector<std::string>& overrides,
                   const ConfigVisitor::Visit& visit);

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/config.h"
+#include "base/config_include.h"
 #include "base/config_tree.h"
 #include "base/error.h"
 
@@ -219,15 +220,23 @@ class Reader final : public ConfigVisitor {
 
 }  // namespace config_read
 
+namespace config_read {
+
+void read_tree(config_tree::NodePointer root, const std::string& place, const std::vector<std::string>& overrides,
+               const ConfigVisitor::Visit& visit) {
+  for (const std::string& assignment : overrides) root = config_tree::assign(root, assignment);
+  Reader(place, "", root.get()).read(visit);
+}
+
+}  // namespace config_read
+
 void read_config(const fs::path& path, const std::vector<std::string>& overrides, const ConfigVisitor::Visit& visit) {
-  parse_config(read_file(path), path.string(), overrides, visit);
+  config_read::read_tree(config_tree::read_with_includes(path), path.string(), overrides, visit);
 }
 
 void parse_config(const std::string& text, const std::string& place, const std::vector<std::string>& overrides,
                   const ConfigVisitor::Visit& visit) {
-  config_tree::NodePointer root = config_tree::parse(text, place, true);
-  for (const std::string& assignment : overrides) root = config_tree::assign(root, assignment);
-  config_read::Reader(place, "", root.get()).read(visit);
+  config_read::read_tree(config_tree::parse(text, place, true), place, overrides, visit);
 }
 
 }  // namespace molt

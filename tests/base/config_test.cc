@@ -136,6 +136,45 @@ TEST(Config, NamesFoundAndExpected) {
   EXPECT_EQ(parse_error("- 3"), "recipe.yaml:1: found a list, expected a section of keys and values");
 }
 
+class Includes : public testing_base::TemporaryFolder {
+ protected:
+  std::string error(const std::string& file) {
+    try {
+      load_config<Recipe>(folder / file);
+    } catch (const UserError& error) {
+      return error.what();
+    }
+    return "";
+  }
+};
+
+TEST_F(Includes, HoldWhereTheFileSaysNothing) {
+  write_file(folder / "shared/base.yaml", "finish: {type: sgd, warmup: 7, momentum: 0.5}\nlayers: [1]\nweights: [0.5]\n");
+  write_file(folder / "shared/second.yaml", "include: base.yaml\nwords: [x]\nfinish: {warmup: 8}\n");
+  write_file(folder / "top.yaml", "include: [shared/base.yaml, shared/second.yaml]\nfinish: {momentum: 0.25}\nlayers: [3, 4]\n");
+  const auto recipe = load_config<Recipe>(folder / "top.yaml", {"finish.clip=9"});
+  EXPECT_EQ(recipe.finish->type, "sgd");
+  EXPECT_EQ(recipe.finish->warmup, 8);
+  EXPECT_EQ(recipe.finish->momentum, 0.25);
+  EXPECT_EQ(recipe.finish->clip, 9.0);
+  EXPECT_EQ(recipe.layers, (std::vector<std::int64_t>{3, 4}));
+  EXPECT_EQ(recipe.weights, std::vector<double>{0.5});
+  EXPECT_EQ(recipe.words, std::vector<std::string>{"x"});
+}
+
+TEST_F(Includes, ErrorsNameTheFileThatIsWrong) {
+  write_file(folder / "base.yaml", "layers: [1]\nlayer: 3\n");
+  write_file(folder / "top.yaml", "include: base.yaml\n");
+  EXPECT_TRUE(error("top.yaml").starts_with((folder / "base.yaml").string() + ":2: layer")) << error("top.yaml");
+  write_file(folder / "top.yaml", "include: absent.yaml\n");
+  EXPECT_TRUE(error("top.yaml").find("absent.yaml") != std::string::npos) << error("top.yaml");
+  write_file(folder / "base.yaml", "include: top.yaml\n");
+  write_file(folder / "top.yaml", "include: base.yaml\n");
+  EXPECT_TRUE(error("top.yaml").ends_with("the file includes itself")) << error("top.yaml");
+  write_file(folder / "top.yaml", "include: {a: b}\n");
+  EXPECT_TRUE(error("top.yaml").find("include: found a section, expected the name of a file") != std::string::npos);
+}
+
 TEST(Config, RefusesWhatIsNoYaml) {
   EXPECT_EQ(parse_error("layers: [1\nx: ]: 2").find("recipe.yaml:2:"), 0u) << parse_error("layers: [1\nx: ]: 2");
   EXPECT_EQ(parse_error("layers: []\nwords: []\nlayers: []\n"), "recipe.yaml:3: layers: given twice (first at recipe.yaml:1)");
