@@ -22,7 +22,8 @@ Command prepare_command() {
             auto options = std::make_shared<Options>();
             arguments.positional("CONFIG", options->config, "YAML file (molt config prepare shows what it may say)", false);
             arguments.option("--set", options->set, "Override a key of the configuration: key=value");
-            arguments.option("--input", options->input, "JSONL file with \"text\", or \"prompt\" and \"completion\"");
+            arguments.option("--input", options->input,
+                             "JSONL file with \"text\", \"prompt\" and \"completion\", \"messages\" or \"tokens\"");
             arguments.option("--tokenizer", options->tokenizer, "Folder with tokenizer.json, such as the model");
             arguments.option("--output", options->output, "Folder to write");
             arguments.option("--threads", options->threads, "CPU threads, 0 for every core");
@@ -42,6 +43,8 @@ Command prepare_command() {
               log_info(concat(result.samples, " samples, ", human_count(static_cast<double>(result.tokens)), " tokens (",
                               human_count(static_cast<double>(result.loss_tokens)), " to learn from) in ", config.output));
               if (result.dropped) log_info(concat(result.dropped, " samples dropped: longer than max_length or empty"));
+              if (result.shortened)
+                log_info(concat(result.shortened, " samples were longer than max_length: ", config.long_samples));
               if (result.malformed) log_warning(concat(result.malformed, " malformed lines skipped"));
               return 0;
             };

@@ -1,7 +1,10 @@
-// Batches from a stream of samples: shuffled by seed, packed end to end, the next one made in the background.
+// Batches from streams of samples: ordered by seed, blended, packed end to end, the next one made in the background.
 #pragma once
+#include <map>
 #include <memory>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "base/config.h"
 #include "data/batch_source.h"
@@ -9,21 +12,40 @@
 
 namespace molt {
 
-// The data section of a configuration: one of `path` and `synthetic`.
-struct DataConfig {
+// One of the data sets of a blend.
+struct BlendPartConfig {
   std::string path;                          // folder of `molt prepare`
   std::optional<SyntheticConfig> synthetic;  // fresh problems
-  bool shuffle = true;
-  std::int64_t max_length = 0;
+  double weight = 1;
   void visit(ConfigVisitor& visitor);
 };
 
-// `place` names the section in errors; `tokenizer` serves synthetic data (it may be null for prepared data).
-std::shared_ptr<const SampleStream> open_data(const DataConfig& config, std::shared_ptr<const Tokenizer> tokenizer,
-                                              const std::string& place);
+// The data section of a configuration: one of `path`, `synthetic` and `blend`.
+struct DataConfig {
+  std::string path;
+  std::optional<SyntheticConfig> synthetic;
+  std::map<std::string, BlendPartConfig> blend;
+  bool shuffle = true;
+  std::int64_t max_length = 0;
+  std::string packing = "in_order";  // in_order, best_fit
+  void visit(ConfigVisitor& visitor);
+};
 
-// Samples in the order of (seed, epoch): a finite stream is permuted anew each epoch, an endless one is read as it comes.
-// position() is {"sample": number of samples taken}.
+// A stream and how much of it there is to be.
+struct DataPart {
+  std::shared_ptr<const SampleStream> stream;
+  double weight = 1;  // of its tokens, relative to the other parts'
+};
+
+// The streams of a section; `place` names it in errors; `tokenizer` serves synthetic data (it may be null for prepared data).
+std::vector<DataPart> open_data(const DataConfig& config, std::shared_ptr<const Tokenizer> tokenizer, const std::string& place);
+
+// Samples in the order of (seed, epoch): a finite stream is permuted anew each epoch, an endless one is read as it comes; parts
+// are blended in proportion to their weights. In order, a batch takes samples until the next one does not fit. By best fit, it
+// takes the one that has waited longest and then, again and again, the longest that still fits among the next 512; so little of a
+// batch is left empty. position() is {"sample": number of samples drawn, "waiting": those of them that are in no batch yet}, the
+// second for best fit alone; either way of packing continues from the other's position.
+std::unique_ptr<BatchSource> packed_source(std::vector<DataPart> parts, std::uint64_t seed, const DataConfig& config);
 std::unique_ptr<BatchSource> packed_source(std::shared_ptr<const SampleStream> stream, std::uint64_t seed,
                                            const DataConfig& config);
 

@@ -3,67 +3,73 @@
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
 
-#include <atomic>
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/checksum.h"
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/progress.h"
+#include "data/line_batches.h"
+#include "data/line_sample.h"
 #include "data/sample_stream.h"
 #include "formats/safetensors.h"
 
 namespace molt {
 
 void PrepareConfig::visit(ConfigVisitor& v) {
-  v.field("input", input, "JSONL files, one object a line");
+  v.field("input", input, "JSONL files, one object a line; gzip and zstd are read as they are");
   v.field("tokenizer", tokenizer, "Folder with tokenizer.json (a model), or the file itself");
   v.field("output", output, "Folder to write");
   v.field("text", text, "Key of plain text: the loss is on all of it");
   v.field("prompt", prompt, "Key of a prompt: no loss on it");
   v.field("completion", completion, "Key of the prompt's completion: the loss is on it");
-  v.field("max_length", max_length, "Drop samples with more tokens than this; 0: keep all");
+  v.field("messages", messages, "Key of a conversation, laid out by the tokenizer folder's chat template");
+  v.field("tokens", tokens, "Key of ids that are tokens already");
+  v.field("learn", learn, "Key of a 0 or 1 for each of them: whether it is learned from; without it, all are");
+  v.field("learn_roles", learn_roles, "Whose messages of a conversation are learned from");
+  v.field("learn_reasoning", learn_reasoning, "Learn what those messages think, too");
+  v.field("max_length", max_length, "Most tokens of a sample; 0: no limit");
+  v.choice("long_samples", long_samples, {"drop", "cut", "split"},
+           "What happens to longer ones: left out, only the beginning kept, or every piece a sample of its own");
   v.field("max_malformed", max_malformed, "Malformed lines to report and skip before the run fails");
   v.field("shard_tokens", shard_tokens, "Tokens of one shard, about");
+  if (!v.reading()) return;
+  require(max_length == 0 || max_length >= 2, v.place(), ": max_length: found ", max_length, ", expected 0 or at least 2");
+  require(max_malformed >= 0, v.place(), ": max_malformed: found ", max_malformed, ", expected a number from 0 up");
+  require(shard_tokens >= 1, v.place(), ": shard_tokens: found ", shard_tokens, ", expected a number from 1 up");
 }
 
 namespace preparing {
 
 constexpr std::size_t kBatchLines = 2048;  // tokenized together on every core
 
-struct Line {
-  std::string place;
-  std::string_view text;
-};
-
 struct Tokenized {
   PackedBatch::Sample sample;
   std::string error;  // the line is malformed
 };
 
-Tokenized tokenize(const Line& line, const PrepareConfig& config, const Tokenizer& tokenizer) {
+Tokenized tokenize(const LineBatches::Line& line, const fs::path& file, const LineSampler& sampler) {
   try {
-    const Json object = parse_json(line.text, line.place);
-    require(object.is_object(), line.place, ": found no object, expected {\"", config.text, "\": …} or {\"", config.prompt,
-            "\": …, \"", config.completion, "\": …}");
-    if (object.contains(config.text)) return {text_sample(tokenizer, get<std::string>(object, config.text, line.place)), ""};
-    require(object.contains(config.prompt), line.place, ": found neither \"", config.text, "\" nor \"", config.prompt, "\"");
-    return {completion_sample(tokenizer, get<std::string>(object, config.prompt, line.place),
-                              get<std::string>(object, config.completion, line.place)),
-            ""};
+    return {sampler.sample(line.text, concat(file.string(), ":", line.number)), ""};
   } catch (const UserError& error) {
     return {{}, error.what()};
   }
 }
 
+bool is_blank(std::string_view text) {
+  return text.find_first_not_of(" \t\r") == std::string_view::npos;
+}
+
 // What is known of a folder so far; written after each shard, so that a killed run goes on behind the last whole one.
 struct Manifest {
   PrepareResult result;
-  std::int64_t shards = 0;
-  std::size_t file = 0;   // of config.input
-  std::int64_t line = 0;  // lines of that file that are done
+  std::vector<std::string> checksums;  // CRC-32C, one a shard
+  std::size_t file = 0;                // of config.input
+  std::int64_t line = 0;               // lines of that file that are done
   bool complete = false;
 
   Json to_json(const std::string& config, std::int64_t vocabulary) const {
@@ -73,8 +79,10 @@ struct Manifest {
             {"tokens", result.tokens},
             {"loss_tokens", result.loss_tokens},
             {"dropped", result.dropped},
+            {"shortened", result.shortened},
             {"malformed", result.malformed},
-            {"shards", shards},
+            {"shards", checksums.size()},
+            {"checksums", checksums},
             {"next_file", file},
             {"next_line", line},
             {"complete", complete}};
@@ -87,10 +95,10 @@ struct Manifest {
     if (get_or<std::string>(json, "config", "", place) != config || get_or<bool>(json, "complete", true, place))
       return std::nullopt;
     Manifest manifest;
-    manifest.result = {get<std::int64_t>(json, "samples", place), get<std::int64_t>(json, "tokens", place),
+    manifest.result = {get<std::int64_t>(json, "samples", place),     get<std::int64_t>(json, "tokens", place),
                        get<std::int64_t>(json, "loss_tokens", place), get<std::int64_t>(json, "dropped", place),
-                       get<std::int64_t>(json, "malformed", place)};
-    manifest.shards = get<std::int64_t>(json, "shards", place);
+                       get<std::int64_t>(json, "shortened", place),   get<std::int64_t>(json, "malformed", place)};
+    manifest.checksums = get<std::vector<std::string>>(json, "checksums", place);
     manifest.file = static_cast<std::size_t>(get<std::int64_t>(json, "next_file", place));
     manifest.line = get<std::int64_t>(json, "next_line", place);
     return manifest;
@@ -103,7 +111,7 @@ class Preparation {
       : config_(config),
         folder_(config.output),
         described_(to_yaml(config)),
-        tokenizer_(Tokenizer::load(config.tokenizer)),
+        sampler_(config_),
         progress_("prepare", total_bytes(config), "B") {
     std::error_code error;
     fs::create_directories(folder_, error);
@@ -136,28 +144,21 @@ class Preparation {
   }
 
   void read_one(const fs::path& path) {
-    LineReader reader(path);
-    std::string_view text;
-    std::vector<Line> lines;
-    bool more = true;
-    while (more) {
-      lines.clear();
-      while (lines.size() < kBatchLines && (more = reader.next(text))) {
-        if (reader.number() <= manifest_.line || text.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-        lines.push_back({reader.place(), text});
-      }
-      add(lines);
-      manifest_.line = reader.number();
+    LineBatches batches(path);
+    for (auto lines = batches.next(kBatchLines); !lines.empty(); lines = batches.next(kBatchLines)) {
+      std::erase_if(lines, [&](const auto& line) { return line.number <= manifest_.line || is_blank(line.text); });
+      add(lines, path);
+      manifest_.line = std::max(manifest_.line, batches.number());
       if (static_cast<std::int64_t>(tokens_.size()) >= config_.shard_tokens) write_shard();
-      progress_.update(bytes_before_ + reader.position(), concat(manifest_.result.samples, " samples"));
+      progress_.update(bytes_before_ + batches.position(), concat(manifest_.result.samples, " samples"));
       throw_if_interrupted();
     }
   }
 
-  void add(const std::vector<Line>& lines) {
+  void add(const std::vector<LineBatches::Line>& lines, const fs::path& file) {
     std::vector<Tokenized> done(lines.size());
     at::parallel_for(0, static_cast<std::int64_t>(lines.size()), 16, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) done[i] = tokenize(lines[i], config_, *tokenizer_);
+      for (std::int64_t i = begin; i < end; ++i) done[i] = tokenize(lines[i], file, sampler_);
     });
     for (const Tokenized& item : done) add(item);
   }
@@ -170,21 +171,31 @@ class Preparation {
       log_warning(concat("skipped: ", item.error));
       return;
     }
-    const auto& sample = item.sample;
-    const auto length = static_cast<std::int64_t>(sample.tokens.size());
-    if (length < 2 || (config_.max_length > 0 && length > config_.max_length)) {
+    const std::size_t length = item.sample.tokens.size();
+    const std::size_t most = config_.max_length > 0 ? static_cast<std::size_t>(config_.max_length) : length;
+    if (length < 2 || (length > most && config_.long_samples == "drop")) {
       ++result.dropped;
       return;
     }
-    tokens_.insert(tokens_.end(), sample.tokens.begin(), sample.tokens.end());
-    for (std::int64_t i = 0; i < length; ++i) {
-      const bool learn = i > 0 && (sample.weights.empty() || sample.weights[i] > 0);
+    result.shortened += length > most;
+    for (std::size_t begin = 0; begin + 2 <= length; begin += most) {
+      add(item.sample, begin, std::min(begin + most, length));
+      if (config_.long_samples == "cut") break;
+    }
+  }
+
+  // Tokens [begin, end) of a sample as a sample.
+  void add(const PackedBatch::Sample& sample, std::size_t begin, std::size_t end) {
+    const auto at = [](auto& values, std::size_t i) { return values.begin() + static_cast<std::ptrdiff_t>(i); };
+    tokens_.insert(tokens_.end(), at(sample.tokens, begin), at(sample.tokens, end));
+    for (std::size_t i = begin; i < end; ++i) {
+      const bool learn = i > begin && (sample.weights.empty() || sample.weights[i] > 0);
       learn_.push_back(learn);
-      result.loss_tokens += learn;
+      manifest_.result.loss_tokens += learn;
     }
     offsets_.push_back(static_cast<std::int64_t>(tokens_.size()));
-    ++result.samples;
-    result.tokens += length;
+    ++manifest_.result.samples;
+    manifest_.result.tokens += static_cast<std::int64_t>(end - begin);
   }
 
   // What was gathered as the next shard (none when it is empty), then the manifest that counts it.
@@ -193,21 +204,22 @@ class Preparation {
       const auto column = [](auto& values, at::ScalarType dtype) {
         return at::from_blob(values.data(), {static_cast<std::int64_t>(values.size())}, at::TensorOptions().dtype(dtype));
       };
-      write_safetensors(shard_path(folder_, manifest_.shards), {{"tokens", column(tokens_, at::kInt)},
-                                                                {"learn", column(learn_, at::kByte)},
-                                                                {"offsets", column(offsets_, at::kLong)}});
-      ++manifest_.shards;
+      const fs::path path = shard_path(folder_, std::ssize(manifest_.checksums));
+      write_safetensors(path, {{"tokens", column(tokens_, at::kInt)},
+                               {"learn", column(learn_, at::kByte)},
+                               {"offsets", column(offsets_, at::kLong)}});
+      manifest_.checksums.push_back(crc32c_text(file_crc32c(path)));
       tokens_.clear();
       learn_.clear();
       offsets_.assign(1, 0);
     }
-    write_json(folder_ / "manifest.json", manifest_.to_json(described_, tokenizer_->vocabulary()));
+    write_json(folder_ / "manifest.json", manifest_.to_json(described_, sampler_.tokenizer().vocabulary()));
   }
 
   const PrepareConfig config_;
   const fs::path folder_;
   const std::string described_;
-  std::shared_ptr<const Tokenizer> tokenizer_;
+  LineSampler sampler_;
   Progress progress_;
   Manifest manifest_;
   std::vector<std::int32_t> tokens_;

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "base/checksum.h"
 #include "base/error.h"
 #include "base/json.h"
 #include "data/synthetic/problems.h"
@@ -27,8 +28,14 @@ class Shards : public SampleStream {
     const std::string place = manifest_path.string();
     require(get_or<bool>(manifest, "complete", false, place), folder.string(),
             ": the data is incomplete: run the same `molt prepare` again to finish it");
-    const auto count = get<std::int64_t>(manifest, "shards", place);
-    for (std::int64_t i = 0; i < count; ++i) add(shard_path(folder, i));
+    const auto checksums = get<std::vector<std::string>>(manifest, "checksums", place);
+    for (std::size_t i = 0; i < checksums.size(); ++i) {
+      const fs::path path = shard_path(folder, static_cast<std::int64_t>(i));
+      const std::string found = crc32c_text(file_crc32c(path));
+      require(found == checksums[i], path.string(), ": the content is damaged: found the checksum ", found, ", expected ",
+              checksums[i]);
+      add(path);
+    }
     require(!starts_.empty() && starts_.back() > 0, folder.string(), ": the data holds no samples");
   }
 

@@ -112,10 +112,9 @@ std::unique_ptr<Objective> make_objective(const HeadConfig& head, std::shared_pt
 
 std::unique_ptr<BatchSource> open_source(const DataConfig& data, const std::shared_ptr<const Tokenizer>& tokenizer,
                                          std::int64_t vocabulary, std::uint64_t seed, const std::string& place) {
-  require(!data.synthetic || tokenizer, place,
-          ".synthetic: found no tokenizer.json, expected one in the model's folder or in the folder that `tokenizer` names");
-  auto stream = std::make_shared<run_parts::CheckedStream>(open_data(data, tokenizer, place), vocabulary, place);
-  return packed_source(std::move(stream), derive_seed(seed, "data"), data);
+  std::vector<DataPart> parts = open_data(data, tokenizer, place);
+  for (DataPart& part : parts) part.stream = std::make_shared<run_parts::CheckedStream>(part.stream, vocabulary, place);
+  return packed_source(std::move(parts), derive_seed(seed, "data"), data);
 }
 
 LoopResult run_training(const TrainConfig& config, RunModels& models, const RunOptions& options) {

@@ -89,6 +89,81 @@ TEST(PackedSource, CutsWhatFitsNoBatch) {
   for (int i = 0; i < 5; ++i) EXPECT_LE(limited->next(100).sequences.max_length, 3);
 }
 
+TEST(PackedSource, BestFitTakesEverySampleOnceAnEpochAndLeavesLittleEmpty) {
+  DataConfig config;
+  config.packing = "best_fit";
+  auto source = packed_source(std::make_shared<Counted>(2100), 5, config);
+  std::vector<std::int64_t> seen;
+  std::int64_t tokens = 0, batches = 0;
+  while (std::ssize(seen) < 1200) {
+    const PackedBatch batch = source->next(33);
+    tokens += batch.size();
+    ++batches;
+    for (const auto number : numbers(batch)) seen.push_back(number);
+  }
+  EXPECT_EQ(std::set<std::int64_t>(seen.begin(), seen.end()).size(), seen.size());  // all of the first epoch
+  EXPECT_GT(static_cast<double>(tokens), 0.99 * 33 * static_cast<double>(batches));
+}
+
+TEST(PackedSource, BestFitContinuesExactlyAlsoWithAnotherBatchSize) {
+  DataConfig config;
+  config.packing = "best_fit";
+  auto source = packed_source(std::make_shared<Counted>(900), 9, config);
+  take(*source, 40, 20);
+  const Json position = source->position();
+  EXPECT_FALSE(position["waiting"].empty());
+  for (const std::int64_t size : {20, 33}) {
+    source->restore(position);
+    const auto expected = take(*source, 600, size);
+    auto resumed = packed_source(std::make_shared<Counted>(900), 9, config);
+    take(*resumed, 3, 50);
+    resumed->restore(position);
+    EXPECT_EQ(take(*resumed, 600, size), expected);
+  }
+  // In order, what waits comes first.
+  auto in_order = packed_source(std::make_shared<Counted>(900), 9, {});
+  in_order->restore(position);
+  auto again = packed_source(std::make_shared<Counted>(900), 9, config);
+  again->restore(position);
+  EXPECT_EQ(take(*in_order, 1, 20), take(*again, 1, 20));
+}
+
+TEST(PackedSource, ABlendHoldsTokensByWeight) {
+  DataConfig config;
+  // Samples of stream 0 hold 5 tokens on average, those of stream 1 50.
+  class Long : public Counted {
+   public:
+    Long() : Counted(30) {}
+    PackedBatch::Sample at(std::int64_t index) const override {
+      return {std::vector<std::int32_t>(50, 1000 + static_cast<std::int32_t>(index)), {}};
+    }
+  };
+  const std::vector<DataPart> parts = {{std::make_shared<Counted>(900), 3.0}, {std::make_shared<Long>(), 1.0}};
+  const auto order = [&](std::uint64_t seed, std::int64_t samples, std::int64_t max_tokens) {
+    auto source = packed_source(parts, seed, config);
+    return take(*source, samples, max_tokens);
+  };
+  double short_tokens = 0, long_tokens = 0;
+  std::set<std::int64_t> long_ones;
+  const auto drawn = order(4, 4096, 300);
+  for (const std::int64_t number : drawn) {
+    (number < 1000 ? short_tokens : long_tokens) += static_cast<double>(number < 1000 ? number % 7 + 2 : 50);
+    if (number >= 1000) long_ones.insert(number);
+  }
+  EXPECT_NEAR(short_tokens / long_tokens, 3.0, 0.1);
+  EXPECT_EQ(long_ones.size(), 30u);
+  EXPECT_EQ(drawn, order(4, 4096, 77));
+  EXPECT_NE(drawn, order(5, 4096, 300));
+
+  auto source = packed_source(parts, 4, config);
+  take(*source, 1500, 100);
+  const Json position = source->position();
+  const auto expected = take(*source, 900, 100);
+  auto resumed = packed_source(parts, 4, config);
+  resumed->restore(position);
+  EXPECT_EQ(take(*resumed, 900, 60), expected);
+}
+
 TEST(PackedSource, TargetsNeverCrossSequences) {
   auto source = packed_source(std::make_shared<Counted>(50), 3, {});
   const PackedBatch batch = source->next(64);

@@ -2,7 +2,8 @@
 
 #include <gtest/gtest.h>
 
-#include <fstream>
+#include <algorithm>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -108,6 +109,76 @@ TEST_F(PrepareTest, DropsWhatIsTooLong) {
   EXPECT_EQ(result.samples, 1);
 }
 
+TEST_F(PrepareTest, CutsOrSplitsWhatIsTooLongByChoice) {
+  input("{\"text\": \"a b c d e a b c d e\"}\n{\"text\": \"a b\"}\n");
+  const auto whole = tokenizer_->encode("a b c d e a b c d e");
+  config_.max_length = 6;
+  config_.long_samples = "cut";
+  EXPECT_EQ(prepare(config_).shortened, 1);
+  auto stream = open_shards(folder_ / "out");
+  ASSERT_EQ(stream->size(), 2);
+  EXPECT_EQ(stream->at(0).tokens, std::vector<std::int32_t>(whole.begin(), whole.begin() + 6));
+
+  config_.long_samples = "split";
+  const PrepareResult result = prepare(config_);
+  EXPECT_EQ(result.samples, 3);
+  EXPECT_EQ(result.dropped, 0);
+  stream = open_shards(folder_ / "out");
+  std::vector<std::int32_t> joined = stream->at(0).tokens;
+  const auto second = stream->at(1);
+  EXPECT_EQ(second.weights[0], 0.0f);
+  EXPECT_EQ(second.weights[1], 1.0f);
+  joined.insert(joined.end(), second.tokens.begin(), second.tokens.end());
+  EXPECT_TRUE(std::equal(whole.begin(), whole.end(), joined.begin()));
+}
+
+TEST_F(PrepareTest, TakesTokensAsTheyAre) {
+  input("{\"tokens\": [3, 4, 5], \"learn\": [0, 0, 1]}\n{\"tokens\": [4, 3]}\n");
+  EXPECT_EQ(prepare(config_).loss_tokens, 2);
+  const auto stream = open_shards(folder_ / "out");
+  EXPECT_EQ(stream->at(0).tokens, (std::vector<std::int32_t>{3, 4, 5}));
+  EXPECT_EQ(stream->at(0).weights, (std::vector<float>{0, 0, 1}));
+  EXPECT_EQ(stream->at(1).weights, (std::vector<float>{0, 1}));
+  input("{\"tokens\": [3, 400]}\n");
+  EXPECT_NE(error().find("in.jsonl:1: tokens: found 400, expected ids from 0 to"), std::string::npos) << error();
+  input("{\"tokens\": [3, 4], \"learn\": [1]}\n");
+  EXPECT_NE(error().find("learn: found 1 values, expected 2, one a token"), std::string::npos) << error();
+}
+
+TEST_F(PrepareTest, ReadsConversationsByTheChatTemplate) {
+  input(R"({"messages": [{"role": "user", "content": "a b"}, {"role": "assistant", "content": "c"}]})"
+        "\n");
+  EXPECT_NE(error().find("no chat template"), std::string::npos) << error();
+  write_file(folder_ / "words" / "chat_template.jinja",
+             "{% for m in messages %}{{ ' d ' if m.role == 'user' else ' e ' }}{{ m.content }}{% endfor %}"
+             "{% if add_generation_prompt %} e{% endif %}");
+  EXPECT_EQ(prepare(config_).samples, 1);
+  const auto sample = open_shards(folder_ / "out")->at(0);
+  EXPECT_EQ(tokenizer_->decode(sample.tokens), "d a b e c");
+  EXPECT_EQ(sample.weights, (std::vector<float>{0, 0, 0, 0, 1}));
+}
+
+TEST_F(PrepareTest, ReadsCompressedFiles) {
+  std::string text;
+  for (int i = 0; i < 30000; ++i) text += concat("{\"text\": \"a ", i % 2 ? "b" : "c d", "\"}\n");
+  input(text);
+  const PrepareResult plain = prepare(config_);
+  const auto expected = open_shards(folder_ / "out");
+  // Two members and two frames, as parallel compressors write them.
+  const std::string half = (folder_ / "half").string(), in = (folder_ / "in.jsonl").string();
+  for (const char* tool : {"gzip", "zstd -q"}) {
+    const std::string command =
+        concat("(head -n 9999 ", in, " | ", tool, " -c; tail -n +10000 ", in, " | ", tool, " -c) > ", half);
+    ASSERT_EQ(std::system(command.c_str()), 0);
+    config_.input = {half};
+    EXPECT_EQ(prepare(config_).samples, plain.samples);
+    const auto got = open_shards(folder_ / "out");
+    for (std::int64_t i = 0; i < got->size(); i += 61) EXPECT_EQ(got->at(i).tokens, expected->at(i).tokens);
+    fs::resize_file(half, fs::file_size(half) - 20);
+    EXPECT_NE(error().find("half: "), std::string::npos) << error();
+  }
+}
+
 TEST_F(PrepareTest, NamesAMissingFileAndEmptyInput) {
   config_.input = {folder_ / "absent.jsonl"};
   EXPECT_NE(error().find("absent.jsonl"), std::string::npos);
@@ -123,6 +194,12 @@ TEST_F(PrepareTest, RefusesBrokenShards) {
       shard,
       {{"tokens", at::zeros({4}, at::kInt)}, {"learn", at::zeros({4}, at::kByte)}, {"offsets", at::tensor({0, 9}, at::kLong)}});
   EXPECT_THROW(open_shards(folder_ / "out"), UserError);
+  prepare(config_);
+  std::string content = read_file(shard);
+  content[content.size() - 1] ^= 1;
+  write_file(shard, content);
+  const std::string said = error_of([&] { open_shards(folder_ / "out"); });
+  EXPECT_NE(said.find("shard-00000.safetensors: the content is damaged"), std::string::npos) << said;
   fs::remove(shard);
   EXPECT_THROW(open_shards(folder_ / "out"), UserError);
 }
