@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/log.h"
+#include "cli/version.h"
 
 namespace molt {
 namespace {
@@ -111,10 +112,19 @@ void Arguments::flag(const std::string& name, bool& value, const std::string& me
   app_.add_flag(name, value, meaning);
 }
 
+namespace arguments_detail {
+
+std::string version_line() {
+  const auto versions = program_versions();
+  return concat("molt ", versions.at("molt"), " (", versions.at("revision"), ")");
+}
+
+}  // namespace arguments_detail
+
 int run_program(int argc, char** argv, const std::vector<Command>& commands) {
   CLI::App app("Turns attention transformers into Mamba hybrids by distillation, then evaluates and runs them.", "molt");
   app.formatter(std::make_shared<Formatter>());
-  app.set_version_flag("--version", std::string("molt ") + MOLT_VERSION);
+  app.set_version_flag("--version", arguments_detail::version_line());
   app.require_subcommand(1);
   app.failure_message([](const CLI::App* failed, const CLI::Error& error) {
     return concat("error: ", error.what(), " (", failed->get_parent() ? "molt " : "", failed->get_name(),

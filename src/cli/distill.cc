@@ -6,6 +6,7 @@
 #include "base/interrupt.h"
 #include "cli/commands.h"
 #include "cli/options.h"
+#include "cli/version.h"
 #include "distill/plan.h"
 #include "distill/recipe.h"
 
@@ -52,7 +53,7 @@ int run(const Options& options) {
     return 0;
   }
   catch_interrupts();
-  run_recipe(recipe, {options.recipe, {{"molt", MOLT_VERSION}}});
+  run_recipe(recipe, {options.recipe, program_versions()});
   const fs::path path = fs::path(recipe.output) / "recipe.json";
   const OrderedJson index = parse_ordered_json(read_file(path), path.string());
   std::size_t width = 7;

@@ -4,6 +4,7 @@
 #include "base/interrupt.h"
 #include "cli/commands.h"
 #include "cli/options.h"
+#include "cli/version.h"
 #include "distill/run_training.h"
 
 namespace molt {
@@ -23,7 +24,7 @@ int run(const Options& options) {
   set_threads(options.compute.threads);
   catch_interrupts();
   RunModels models = open_models(config, options.config);
-  const LoopResult result = run_training(config, models, {.place = options.config, .versions = {{"molt", MOLT_VERSION}}});
+  const LoopResult result = run_training(config, models, {.place = options.config, .versions = program_versions()});
   std::cout << "steps " << result.step << "\nloss " << result.loss << "\n";
   for (const auto& [name, value] : result.evaluation) std::cout << name << " " << value << "\n";
   std::cout << "checkpoint " << result.checkpoint.string() << std::endl;
