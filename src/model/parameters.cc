@@ -3,7 +3,6 @@
 #include <ATen/Functions.h>
 #include <c10/core/GradMode.h>
 
-#include <algorithm>
 #include <map>
 #include <set>
 #include <utility>
@@ -34,12 +33,14 @@ std::vector<Parameter> collect_parameters(const std::function<void(const Paramet
 }
 
 std::vector<FlatBuffer> flatten_trainable(const std::function<void(const ParameterVisitor&)>& visit,
-                                          const std::function<bool(const std::string&)>& trainable) {
+                                          const std::function<bool(const std::string&)>& trainable,
+                                          const std::function<bool(const std::string&, const at::Tensor&)>& apart) {
   using namespace parameters_detail;
   c10::AutoGradMode no_recording(false);
 
   std::vector<FlatBuffer> buffers;
   std::vector<std::int64_t> sizes;
+  std::vector<bool> are_apart;
   std::set<std::string> seen;
   std::map<std::string, at::Tensor> leaves;
   visit([&](const std::string& name, at::Tensor& value) {
@@ -49,13 +50,16 @@ std::vector<FlatBuffer> flatten_trainable(const std::function<void(const Paramet
       return;
     }
     MOLT_CHECK(!value.is_meta(), "parameter ", name, " was neither loaded nor initialised");
-    const auto fits = [&](const FlatBuffer& buffer) {
-      return buffer.values.options().device() == value.device() && buffer.values.scalar_type() == value.scalar_type();
+    const bool is_apart = apart && apart(name, value);
+    std::size_t place = 0;
+    const auto fits = [&](const at::Tensor& values) {
+      return values.device() == value.device() && values.scalar_type() == value.scalar_type() && are_apart[place] == is_apart;
     };
-    auto place = std::find_if(buffers.begin(), buffers.end(), fits) - buffers.begin();
-    if (place == static_cast<std::ptrdiff_t>(buffers.size())) {
+    while (place < buffers.size() && !fits(buffers[place].values)) ++place;
+    if (place == buffers.size()) {
       buffers.push_back({at::empty({0}, value.options().requires_grad(false)), {}, {}});
       sizes.push_back(0);
+      are_apart.push_back(is_apart);
     }
     const std::int64_t step = alignment / value.element_size();
     buffers[place].pieces.push_back({name, sizes[place], value});

@@ -33,9 +33,10 @@ struct FlatBuffer {
 };
 
 // Flattens the parameters for which `trainable(name)` holds and marks every other one as not requiring a gradient. The modules'
-// tensors are replaced through the visitor. One buffer a dtype and device.
+// tensors are replaced through the visitor. One buffer a dtype, device and answer of `apart` (empty: no further division).
 std::vector<FlatBuffer> flatten_trainable(const std::function<void(const ParameterVisitor&)>& visit,
-                                          const std::function<bool(const std::string&)>& trainable);
+                                          const std::function<bool(const std::string&)>& trainable,
+                                          const std::function<bool(const std::string&, const at::Tensor&)>& apart = {});
 // Makes `gradients` exist and each parameter's .grad() a view of it, all zero.
 void zero_gradients(FlatBuffer& buffer);
 

@@ -1,5 +1,5 @@
 // AdamW over flat buffers: fused, fp32 masters where weights are bf16, clipping by the global norm.
-// Decoupled weight decay, Loshchilov and Hutter, arXiv 1711.05101.
+// Decoupled weight decay, Loshchilov and Hutter, arXiv 1711.05101. By choice Muon (muon.h) updates the matrices.
 //
 // Weight decay acts on projection matrices alone: vectors (norms, biases, D) set scales and offsets that have no reason to be
 // small, A_log and the convolution are a recurrence's time constants, and an embedding's row would shrink in every step in which
@@ -12,52 +12,58 @@
 
 #include "base/config.h"
 #include "model/parameters.h"
+#include "train/parameter_groups.h"
 
 namespace molt {
 
 struct OptimizerConfig {
+  std::string type = "adamw";   // adamw, muon
   double learning_rate = 3e-4;  // the schedule's peak
   double beta1 = 0.9, beta2 = 0.95;
   double epsilon = 1e-8;
   double weight_decay = 0.1;                                               // on matrices only
   std::vector<std::string> no_decay = {"embedding*", "*A_log", "*conv*"};  // globs of matrices that are not decayed either
   double clip_norm = 1.0;                                                  // 0: no clipping
+  double momentum = 0.95;                                                  // of Muon
+  std::vector<std::string> never_muon = {"embedding*", "head*", "*A_log", "*conv*"};  // matrices that stay with AdamW
+  std::vector<ParameterGroupConfig> groups;
   void visit(ConfigVisitor& visitor);
 };
 
 class AdamW {
  public:
+  // Each buffer's parameters must be all Muon's or all AdamW's (uses_muon).
   AdamW(const OptimizerConfig& config, std::vector<FlatBuffer> buffers);
 
   void zero_gradients();
   // Divides the gradients by `divisor`, clips, updates. Returns the global norm of the (divided) gradients before clipping, fp32
-  // scalar on the device; nothing waits for it. Weights and moments stay as they were when the norm is not finite.
-  at::Tensor step(double learning_rate, double divisor);
+  // scalar on the device; nothing waits for it. Weights and moments stay as they were when the norm is not finite or above
+  // `limit`, a scalar on the device (undefined: none).
+  at::Tensor step(double learning_rate, double divisor, const at::Tensor& limit = {});
 
-  // State by parameter name, in the parameter's shape: "<name>.moment1", ".moment2", and ".master", the exact weight (the fp32
-  // master, or the weight itself where it has none). Views: copy them before the next step.
+  // State by parameter name, in the parameter's shape: "<name>.moment1", ".moment2" (none with Muon), and ".master", the exact
+  // weight (the fp32 master, or the weight itself where it has none). Views: copy them before the next step.
   std::vector<Parameter> state() const;
   // Puts such a state back, weights included. Names and shapes are checked before anything changes: UserError of `place`.
   void restore(const std::vector<Parameter>& state, std::int64_t steps_done, const std::string& place);
   std::int64_t steps_done() const { return steps_done_; }
   std::vector<FlatBuffer>& buffers() { return buffers_; }
+  const std::vector<FlatBuffer>& buffers() const { return buffers_; }
+  // The exact weights of a buffer: its fp32 masters, or its values where they are exact themselves.
+  const at::Tensor& weights(std::size_t buffer) const;
 
  private:
-  // Neighbouring pieces of a buffer that are updated alike.
-  struct Range {
-    std::int64_t begin, end;
-    bool decays;
-  };
   // What a buffer's update needs beside the buffer; tensors are as long as its values.
   struct Unit {
-    at::Tensor moment1, moment2;
-    at::Tensor master;  // fp32; undefined where the values are fp32 or fp64 themselves
-    std::vector<Range> ranges;
+    at::Tensor moment1, moment2;  // moment2 is undefined where Muon updates
+    at::Tensor master;            // fp32; undefined where the values are fp32 or fp64 themselves
+    std::vector<UpdateRange> ranges;
   };
 
   at::Tensor gradient_norm() const;
   void update(std::size_t index, double learning_rate, const at::Tensor& steps, const at::Tensor& scale,
               const at::Tensor& broken);
+  void update_by_muon(std::size_t index, double learning_rate, const at::Tensor& scale, const at::Tensor& broken);
 
   OptimizerConfig config_;
   std::vector<FlatBuffer> buffers_;

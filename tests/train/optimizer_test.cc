@@ -145,6 +145,42 @@ TEST(AdamW, NothingMovesWhenTheNormIsNotFinite) {
   for (std::size_t i = 0; i < after.size(); ++i) EXPECT_TRUE(at::equal(after[i].value, before[i])) << after[i].name;
 }
 
+TEST(AdamW, AStepAboveTheLimitChangesNothing) {
+  Leaves leaves(at::kFloat);
+  AdamW optimizer(OptimizerConfig(), leaves.flatten());
+  set_gradients(optimizer, 0);
+  const at::Tensor before = leaves.tensors[1].second.detach().clone();
+  const double norm = optimizer.step(0.1, 1, at::full({}, 0.5)).item<double>();
+  EXPECT_GT(norm, 0.5);
+  EXPECT_TRUE(at::equal(leaves.tensors[1].second, before));
+  optimizer.step(0.1, 1, at::full({}, norm * 1.01));
+  EXPECT_FALSE(at::equal(leaves.tensors[1].second, before));
+}
+
+TEST(AdamW, GroupsHaveRatesAndDecaysOfTheirOwn) {
+  OptimizerConfig config, none;
+  config.clip_norm = none.clip_norm = 0;
+  config.groups = {{{"layers.0.*"}, 0.5, std::nullopt}, {{"*norm", "*o.weight"}, 0.0, 0.3}, {{"*o.weight"}, 2.0, 0.0}};
+  Leaves grouped(at::kFloat), start(at::kFloat);
+  AdamW optimizer(config, grouped.flatten());
+  set_gradients(optimizer, 0);
+  optimizer.step(0.01, 1);
+  const auto moved = [&](std::size_t leaf, double rate, double decay) {
+    const auto& [name, value] = start.tensors[leaf];
+    Reference reference{value.to(at::kDouble), at::zeros_like(value, at::kDouble), at::zeros_like(value, at::kDouble)};
+    reference.step(gradient(value, name, 0), config, rate, decay, 1);
+    return (grouped.tensors[leaf].second - reference.value).abs().max().item<double>();
+  };
+  EXPECT_TRUE(at::equal(grouped.tensors[0].second, start.tensors[0].second));  // the norm: factor 0
+  EXPECT_LT(moved(1, 0.005, config.weight_decay), 1e-6);
+  EXPECT_LT(moved(2, 0.02, 0), 1e-6);
+  EXPECT_LT(moved(3, 0.005, 0), 1e-6);
+
+  none.groups = {{{"layers.7.*"}, 1.0, std::nullopt}};
+  const std::string error = error_of([&] { AdamW(none, Leaves(at::kFloat).flatten()); });
+  EXPECT_TRUE(error.starts_with("optimizer.groups[0].parameters: found \"layers.7.*\"")) << error;
+}
+
 TEST(AdamW, AStateThatIsRestoredContinuesExactly) {
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
     Leaves first(dtype), second(dtype);
