@@ -8,9 +8,10 @@
 namespace molt {
 
 struct ScheduleConfig {
-  std::string type = "cosine";  // constant, linear, cosine
+  std::string type = "cosine";  // constant, linear, cosine, warmup_stable_decay
   std::int64_t warmup = 100;    // steps of linear rise from 0; the first step already has 1/warmup of the peak
   double final_fraction = 0.1;  // of the peak, at the last step
+  double decay_fraction = 0.2;  // share of the steps in which warmup_stable_decay falls, linearly, at the end
   void visit(ConfigVisitor& visitor);
 };
 

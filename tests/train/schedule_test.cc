@@ -28,6 +28,16 @@ TEST(Schedule, RisesFromTheFirstStepAndEndsAtTheFinalFraction) {
   EXPECT_DOUBLE_EQ(schedule_factor(constant, 3, 4), 1.0);
 }
 
+TEST(Schedule, AStableRateFallsInItsLastShareOfTheSteps) {
+  const ScheduleConfig stable{"warmup_stable_decay", 10, 0.1, 0.25};
+  EXPECT_DOUBLE_EQ(schedule_factor(stable, 4, 100), 0.5);
+  EXPECT_DOUBLE_EQ(schedule_factor(stable, 10, 100), 1.0);
+  EXPECT_DOUBLE_EQ(schedule_factor(stable, 74, 100), 1.0);
+  EXPECT_DOUBLE_EQ(schedule_factor(stable, 75, 100), 1.0 - 0.9 / 25);
+  EXPECT_DOUBLE_EQ(schedule_factor(stable, 99, 100), 0.1);
+  EXPECT_DOUBLE_EQ(schedule_factor({"warmup_stable_decay", 90, 0.0, 0.5}, 95, 100), 0.4);  // the fall waits for the warm-up
+}
+
 TEST(Schedule, AWarmUpLongerThanTheRunOnlyRises) {
   const ScheduleConfig cosine{"cosine", 8, 0.1};
   EXPECT_DOUBLE_EQ(schedule_factor(cosine, 3, 4), 0.5);
