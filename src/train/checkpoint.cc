@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "base/checksum.h"
 #include "base/error.h"
 #include "formats/safetensors.h"
 
@@ -25,6 +26,10 @@ std::string name_of(std::int64_t step) {
 
 bool is_number(const std::string& name) {
   return name.size() >= 8 && std::all_of(name.begin(), name.end(), [](char c) { return c >= '0' && c <= '9'; });
+}
+
+std::int64_t step_of(const fs::path& checkpoint) {
+  return std::stoll(checkpoint.filename().string());
 }
 
 void remove(const fs::path& path) {
@@ -51,10 +56,10 @@ std::vector<fs::path> entries(const fs::path& folder) {
 }  // namespace checkpoint_files
 
 fs::path save_checkpoint(const fs::path& run, const Checkpoint& checkpoint,
-                         const std::function<void(const fs::path&)>& write_export) {
+                         const std::function<void(const fs::path&)>& write_exports) {
   const fs::path path = checkpoint_files::folder_of(run) / checkpoint_files::name_of(checkpoint.step);
   AtomicFolder folder(path);
-  if (write_export) write_export(folder.path() / "export");
+  write_exports(folder.path());
   NamedTensors tensors;
   for (const Parameter& parameter : checkpoint.tensors) tensors.emplace_back(parameter.name, parameter.value);
   write_safetensors(folder.path() / "optimizer.safetensors", tensors);
@@ -63,11 +68,13 @@ fs::path save_checkpoint(const fs::path& run, const Checkpoint& checkpoint,
                              {"threads", checkpoint.threads},   {"versions", checkpoint.versions}, {"data", *checkpoint.data},
                              {"interval", *checkpoint.interval}};
   write_json(folder.path() / "state.json", state);
+  write_checksums(folder.path());
   folder.commit();
   return path;
 }
 
 Checkpoint read_checkpoint(const fs::path& folder) {
+  verify_checksums(folder);
   const fs::path path = folder / "state.json";
   const std::string place = path.string();
   const Json state = read_json(path);
@@ -98,15 +105,16 @@ std::vector<fs::path> list_checkpoints(const fs::path& run) {
   for (const fs::path& entry : checkpoint_files::entries(checkpoint_files::folder_of(run))) {
     if (checkpoint_files::is_number(entry.filename().string())) result.push_back(entry);
   }
-  const auto number = [](const fs::path& path) { return std::stoll(path.filename().string()); };
-  std::sort(result.begin(), result.end(), [&](const fs::path& a, const fs::path& b) { return number(a) > number(b); });
+  std::sort(result.begin(), result.end(),
+            [](const fs::path& a, const fs::path& b) { return checkpoint_files::step_of(a) > checkpoint_files::step_of(b); });
   return result;
 }
 
-void prune_checkpoints(const fs::path& run, std::int64_t keep) {
+void prune_checkpoints(const fs::path& run, const Retention& retention) {
   // Renamed before it is removed, so that a kill in between leaves nothing that looks like a checkpoint.
   const std::vector<fs::path> whole = list_checkpoints(run);
-  for (std::size_t i = static_cast<std::size_t>(keep); i < whole.size(); ++i) {
+  for (std::size_t i = static_cast<std::size_t>(retention.newest); i < whole.size(); ++i) {
+    if (retention.every > 0 && checkpoint_files::step_of(whole[i]) % retention.every == 0) continue;
     checkpoint_files::rename(whole[i], whole[i].string() + checkpoint_files::removed);
   }
   for (const fs::path& entry : checkpoint_files::entries(checkpoint_files::folder_of(run))) {

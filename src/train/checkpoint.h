@@ -1,8 +1,10 @@
 // Checkpoints of a run: <run>/checkpoints/<step, 8 digits>/, each whole or absent.
 //   export/                a Hugging Face folder
+//   average/               the same of the averaged weights, where they are kept (average.h)
 //   optimizer.safetensors  by parameter name: "<name>.master" (the exact weight), "<name>.moment1", "<name>.moment2";
-//                          "random.cpu", "random.cuda": LibTorch's own generators
+//                          "<name>.average"; "random.cpu", "random.cuda": LibTorch's own generators; "guard.*" (guard.h)
 //   state.json             the rest of the run's state
+//   checksums.json         of all these files (base/checksum.h)
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -30,16 +32,19 @@ struct Checkpoint {
   std::vector<Parameter> tensors;        // of optimizer.safetensors; read ones lie in the mapped file
 };
 
-// Writes <run>/checkpoints/<step>; `write_export` fills the folder it is given (none when empty). Returns the folder.
+// Writes <run>/checkpoints/<step>; `write_exports` is given the folder to put export/ into. Returns the checkpoint's folder.
 fs::path save_checkpoint(const fs::path& run, const Checkpoint& checkpoint,
-                         const std::function<void(const fs::path&)>& write_export);
-// UserError names the file and what is wrong with it.
+                         const std::function<void(const fs::path&)>& write_exports);
+// Every file is read and compared with its checksum. UserError names the file and what is wrong with it.
 Checkpoint read_checkpoint(const fs::path& folder);
 
 // Folders of a run's checkpoints, newest first; none for a folder that is no run.
 std::vector<fs::path> list_checkpoints(const fs::path& run);
-// Removes all but the newest `keep`.
-void prune_checkpoints(const fs::path& run, std::int64_t keep);
+// Which checkpoints stay: the newest ones, and all of steps that are multiples of `every` (0: none).
+struct Retention {
+  std::int64_t newest = 1, every = 0;
+};
+void prune_checkpoints(const fs::path& run, const Retention& retention);
 // Moves a checkpoint that cannot be read out of the way ("00000010.damaged"), for somebody to look at. Returns its new place.
 fs::path set_aside(const fs::path& checkpoint);
 

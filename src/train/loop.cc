@@ -1,13 +1,10 @@
 #include "train/loop.h"
 
-#include <ATen/Context.h>
 #include <ATen/Functions.h>
-#include <ATen/Parallel.h>
-#include <torch/headeronly/version.h>
 
 #include <chrono>
 #include <cmath>
-#include <mutex>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -15,17 +12,16 @@
 #include "base/log.h"
 #include "base/progress.h"
 #include "formats/safetensors.h"
-#include "train/checkpoint.h"
-#include "train/metrics.h"
-#include "train/patterns.h"
-#include "train/resolved_config.h"
-#include "train/run_lock.h"
+#include "train/layer_norms.h"
+#include "train/trainer.h"
 
 namespace molt {
 
 namespace train_loop {
 
 using Clock = std::chrono::steady_clock;
+
+constexpr double kNoLimit = std::numeric_limits<double>::infinity();
 
 Recompute recompute_of(const std::string& word) {
   if (word == "mixer") return Recompute::mixer;
@@ -42,76 +38,6 @@ std::int64_t mean_context(const Sequences& sequences) {
   return std::max<std::int64_t>(1, std::llround(pairs / static_cast<double>(std::max<std::int64_t>(sequences.tokens(), 1))));
 }
 
-AdamW make_optimizer(const LoopConfig& config, Model& model) {
-  std::vector<std::string> names;
-  for (const Parameter& parameter : model.parameters()) names.push_back(parameter.name);
-  const std::set<std::string> chosen = select_names(config.trainable, names, "training.trainable");
-  return AdamW(config.optimizer, flatten_trainable([&](const ParameterVisitor& visitor) { model.visit(visitor); },
-                                                   [&](const std::string& name) { return chosen.contains(name); }));
-}
-
-// In optimizer.safetensors.
-std::string random_name(at::Device device) {
-  return "random." + c10::DeviceTypeName(device.type(), /*lower_case=*/true);
-}
-
-// A step whose figures are still on the device: reading them would wait for it.
-struct PendingStep {
-  std::int64_t step = 0, tokens = 0;
-  double weight = 0, flops = 0;
-  at::Tensor loss, gradient_norm;          // fp64 and fp32 scalars
-  std::map<std::string, at::Tensor> sums;  // fp64 scalars
-  std::vector<PackedBatch> batches;        // on the CPU, kept for the case that the loss is not finite
-};
-
-class Trainer {
- public:
-  Trainer(const LoopConfig& config, const LoopParts& parts)
-      : config_(config),
-        parts_(parts),
-        lock_(parts.run),
-        recompute_(recompute_of(config.recompute)),
-        optimizer_(make_optimizer(config, parts.model)) {}
-
-  LoopResult run();
-
- private:
-  void start();
-  bool resume();
-  void restore(const Checkpoint& checkpoint);
-  void step();
-  void collect();
-  void write_interval();
-  void save();
-  void evaluate();
-  void evaluate_or_save();
-  [[noreturn]] void stop_at_nonfinite(const PendingStep& step, double loss, double gradient_norm);
-
-  bool due(std::int64_t every) const { return every > 0 && step_ % every == 0; }
-  bool last() const { return step_ == config_.steps; }
-  bool evaluation_due() const { return !parts_.evaluators.empty() && (last() || due(config_.evaluate_every)); }
-  double learning_rate(std::int64_t step) const {
-    return config_.optimizer.learning_rate * schedule_factor(config_.schedule, step, config_.steps);
-  }
-  std::vector<at::Device> random_devices() const;
-  std::map<std::string, std::string> versions() const;
-
-  const LoopConfig& config_;
-  const LoopParts& parts_;
-  const RunLock lock_;
-  const Recompute recompute_;
-  AdamW optimizer_;
-  std::unique_ptr<RunLog> log_;
-  std::vector<PendingStep> pending_;
-  IntervalSums interval_;
-  std::int64_t step_ = 0, tokens_ = 0;  // done
-  double seconds_ = 0;
-  double last_loss_ = 0;      // of the last step that was collected
-  double interval_loss_ = 0;  // of the last line of metrics
-  fs::path checkpoint_;
-  std::int64_t saved_step_ = 0;  // of checkpoint_
-};
-
 LoopResult Trainer::run() {
   start();
   // A run stopped between a checkpoint and its evaluation owes it.
@@ -127,7 +53,9 @@ LoopResult Trainer::run() {
     if (on_cpu || save_now || due(config_.log_every)) collect();
     if (last() || due(config_.log_every)) write_interval();
     progress.update(step_, concat("loss ", last_loss_, ", ", human_count(static_cast<double>(tokens_) / seconds_), " tokens/s"));
+    note_checkpoint(/*wait=*/false);
     if (save_now) save();
+    if (last() || interrupted) note_checkpoint(true);
     if (interrupted) {
       log_->event("interrupted", {{"step", step_}});
       throw_if_interrupted();
@@ -139,81 +67,6 @@ LoopResult Trainer::run() {
   return {step_, interval_loss_, log_->last_evaluation(), checkpoint_};
 }
 
-void Trainer::start() {
-  for (const at::Device device : random_devices()) {
-    at::Generator generator = at::globalContext().defaultGenerator(device);
-    const std::lock_guard<std::mutex> lock(generator.mutex());
-    generator.set_current_seed(parts_.seed);
-  }
-  const bool resumed = resume();
-  log_ = std::make_unique<RunLog>(parts_.run, step_);
-  OrderedJson details = {{"step", step_},
-                         {"objective", parts_.objective.name()},
-                         {"device", parts_.model.device().str()},
-                         {"dtype", c10::toString(parts_.model.dtype())},
-                         {"threads", at::get_num_threads()},
-                         {"versions", versions()}};
-  if (resumed) details["checkpoint"] = checkpoint_.string();
-  log_->event(resumed ? "resume" : "start", details);
-}
-
-// Continues from the newest checkpoint that can be read.
-bool Trainer::resume() {
-  const std::vector<fs::path> checkpoints = list_checkpoints(parts_.run);
-  keep_resolved_config(parts_.run, parts_.resolved_config, !checkpoints.empty());
-  std::vector<std::pair<fs::path, std::string>> damaged;
-  for (const fs::path& folder : checkpoints) {
-    try {
-      restore(read_checkpoint(folder));
-      checkpoint_ = folder;
-      break;
-    } catch (const UserError& error) {
-      damaged.emplace_back(folder, error.what());
-    }
-  }
-  if (checkpoint_.empty() && !damaged.empty()) {
-    fail(damaged[0].second, "; no checkpoint in ", damaged[0].first.parent_path().string(),
-         " can be read: remove that folder to start anew");
-  }
-  for (const auto& [folder, reason] : damaged) {
-    log_warning(
-        concat(reason, "; continuing from ", checkpoint_.string(), ", the damaged one is now ", set_aside(folder).string()));
-  }
-  return !checkpoint_.empty();
-}
-
-void Trainer::restore(const Checkpoint& checkpoint) {
-  const std::string folder = checkpoint.folder.string();
-  std::vector<Parameter> state;
-  std::map<std::string, at::Tensor> random;
-  for (const Parameter& parameter : checkpoint.tensors) {
-    if (parameter.name.starts_with("random.")) {
-      random[parameter.name] = parameter.value;
-    } else {
-      state.push_back(parameter);
-    }
-  }
-  IntervalSums interval = IntervalSums::from_json(*checkpoint.interval, folder + "/state.json: interval");
-  parts_.source.restore(*checkpoint.data);
-  optimizer_.restore(state, checkpoint.step, folder + "/optimizer.safetensors");
-  interval_ = std::move(interval);
-  step_ = saved_step_ = checkpoint.step;
-  tokens_ = checkpoint.tokens;
-  seconds_ = checkpoint.seconds;
-  last_loss_ = interval_loss_ = checkpoint.loss;
-  for (const at::Device device : random_devices()) {
-    const auto found = random.find(random_name(device));
-    if (found == random.end()) continue;
-    at::Generator generator = at::globalContext().defaultGenerator(device);
-    const std::lock_guard<std::mutex> lock(generator.mutex());
-    generator.set_state(found->second.clone());
-  }
-  if (checkpoint.threads != at::get_num_threads()) {
-    log_warning(concat(folder, ": the run used ", checkpoint.threads, " threads, now it has ", at::get_num_threads(),
-                       ": its numbers may differ in the last digits from those of an uninterrupted run"));
-  }
-}
-
 void Trainer::step() {
   const Clock::time_point begin = Clock::now();
   const at::Device device = parts_.model.device();
@@ -222,7 +75,7 @@ void Trainer::step() {
   optimizer_.zero_gradients();
   for (std::int64_t i = 0; i < config_.micro_batches; ++i) {
     const PackedBatch batch = parts_.source.next(config_.micro_batch_tokens);
-    const Objective::Loss loss = parts_.objective.loss(parts_.model, batch.to(device), recompute_);
+    const Objective::Loss loss = parts_.objective.loss(parts_.model, batch.to(device), recompute_of(config_.recompute));
     if (loss.sum.requires_grad()) loss.sum.backward();  // a batch without any loss token has nothing to differentiate
     pending.weight += loss.weight;
     const auto add = [](at::Tensor& total, const at::Tensor& value) {
@@ -237,7 +90,13 @@ void Trainer::step() {
   }
   require(pending.weight > 0, "training data: found no token with a loss weight in the ", pending.tokens, " tokens of step ",
           step_ + 1, ", expected at least one");
-  pending.gradient_norm = optimizer_.step(learning_rate(step_), pending.weight);
+  pending.limit = spike_limit_.value();
+  if (config_.log_layer_norms && (step_ + 1 == config_.steps || (step_ + 1) % config_.log_every == 0)) {
+    pending.layer_norms = layer_gradient_norms(optimizer_.buffers(), pending.weight);
+  }
+  pending.gradient_norm = optimizer_.step(learning_rate(step_), pending.weight, pending.limit);
+  spike_limit_.observe(pending.gradient_norm);
+  averages_.update();
   ++step_;
   tokens_ += pending.tokens;
   pending_.push_back(std::move(pending));
@@ -255,21 +114,31 @@ void Trainer::collect() {
   for (const PendingStep& step : pending_) {
     scalars.push_back(step.loss);
     scalars.push_back(step.gradient_norm.to(at::kDouble));
+    scalars.push_back(step.limit.defined() ? step.limit.to(at::kDouble) : at::full_like(step.loss, kNoLimit));
     for (const auto& [name, sum] : step.sums) scalars.push_back(sum);
+    for (const auto& [name, norm] : step.layer_norms) scalars.push_back(norm);
   }
   const at::Tensor host = at::stack(scalars).cpu();
   const double* value = host.const_data_ptr<double>();
   for (const PendingStep& step : pending_) {
-    const double loss = *value++, gradient_norm = *value++;
-    if (!std::isfinite(loss) || !std::isfinite(gradient_norm)) stop_at_nonfinite(step, loss / step.weight, gradient_norm);
+    const double loss = value[0], gradient_norm = value[1], limit = value[2];
+    value += 3;
+    const bool finite = std::isfinite(loss) && std::isfinite(gradient_norm), good = finite && gradient_norm <= limit;
+    if (!good) refuse(step, {finite ? "spike" : "nonfinite", loss / step.weight, gradient_norm, limit});
     interval_.steps += 1;
     interval_.tokens += step.tokens;
-    interval_.loss += loss;
-    interval_.weight += step.weight;
-    interval_.gradient_norm += gradient_norm;
     interval_.flops += step.flops;
-    for (const auto& [name, sum] : step.sums) interval_.sums[name] += *value++;
-    last_loss_ = loss / step.weight;
+    interval_.skipped += good ? 0 : 1;
+    skipped_in_a_row_ = good ? 0 : skipped_in_a_row_ + 1;
+    if (good) {
+      interval_.loss += loss;
+      interval_.weight += step.weight;
+      interval_.gradient_norm += gradient_norm;
+      last_loss_ = loss / step.weight;
+    }
+    for (const auto& [name, sum] : step.sums) interval_.sums[name] += good ? *value : 0.0, ++value;
+    layer_norms_.clear();
+    for (const auto& [name, norm] : step.layer_norms) layer_norms_[name] = *value++;
   }
   pending_.clear();
   const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
@@ -279,34 +148,15 @@ void Trainer::collect() {
 
 void Trainer::write_interval() {
   interval_loss_ = interval_.mean_loss();
-  log_->interval(interval_, {step_, tokens_, seconds_, learning_rate(step_ - 1), memory_in_use(parts_.model.device())});
+  log_->interval(interval_,
+                 {.step = step_,
+                  .tokens = tokens_,
+                  .seconds = seconds_,
+                  .learning_rate = learning_rate(step_ - 1),
+                  .memory = memory_in_use(parts_.model.device()),
+                  .step_tokens = config_.micro_batches * config_.micro_batch_tokens},
+                 layer_norms_);
   interval_ = {};
-}
-
-void Trainer::save() {
-  Checkpoint checkpoint;
-  checkpoint.step = step_;
-  checkpoint.tokens = tokens_;
-  checkpoint.seconds = seconds_;
-  checkpoint.threads = at::get_num_threads();
-  checkpoint.device = parts_.model.device().str();
-  checkpoint.dtype = c10::toString(parts_.model.dtype());
-  checkpoint.versions = versions();
-  checkpoint.loss = interval_.steps > 0 ? interval_.mean_loss() : interval_loss_;
-  checkpoint.data = std::make_shared<const Json>(parts_.source.position());
-  checkpoint.interval = std::make_shared<const Json>(interval_.to_json());
-  checkpoint.tensors = optimizer_.state();
-  for (const at::Device device : random_devices()) {
-    at::Generator generator = at::globalContext().defaultGenerator(device);
-    const std::lock_guard<std::mutex> lock(generator.mutex());
-    checkpoint.tensors.push_back({random_name(device), generator.get_state()});
-  }
-  checkpoint_ = save_checkpoint(parts_.run, checkpoint, [&](const fs::path& folder) {
-    if (parts_.export_model) parts_.export_model(parts_.model, folder);
-  });
-  saved_step_ = step_;
-  log_->event("checkpoint", {{"step", step_}, {"loss", checkpoint.loss}, {"path", checkpoint_.string()}});
-  prune_checkpoints(parts_.run, config_.keep_checkpoints);
 }
 
 void Trainer::evaluate() {
@@ -327,20 +177,22 @@ void Trainer::evaluate_or_save() {
   try {
     evaluate();
   } catch (const Interrupted&) {
+    note_checkpoint(/*wait=*/true);
     if (saved_step_ < step_) {
       collect();
       save();
+      note_checkpoint(true);
     }
     log_->event("interrupted", {{"step", step_}});
     throw;
   }
 }
 
-void Trainer::stop_at_nonfinite(const PendingStep& step, double loss, double gradient_norm) {
-  const fs::path path = parts_.run / concat("nonfinite_step_", step.step + 1, ".safetensors");
+// Micro-batch i's parts as "micro_batch_<i>.tokens" and so on.
+void write_batches(const fs::path& path, const std::vector<PackedBatch>& batches) {
   NamedTensors tensors;
-  for (std::size_t i = 0; i < step.batches.size(); ++i) {
-    const PackedBatch& batch = step.batches[i];
+  for (std::size_t i = 0; i < batches.size(); ++i) {
+    const PackedBatch& batch = batches[i];
     const std::string prefix = concat("micro_batch_", i, ".");
     tensors.insert(tensors.end(), {{prefix + "tokens", batch.tokens},
                                    {prefix + "targets", batch.targets},
@@ -349,26 +201,34 @@ void Trainer::stop_at_nonfinite(const PendingStep& step, double loss, double gra
                                    {prefix + "cu_seqlens", batch.sequences.cu_seqlens}});
   }
   write_safetensors(path, tensors);
-  log_->event(
-      "nonfinite",
-      {{"step", step.step + 1}, {"loss", concat(loss)}, {"gradient_norm", concat(gradient_norm)}, {"batch", path.string()}});
-  fail(parts_.run.string(), ": step ", step.step + 1, ": found a loss of ", loss, " and a gradient norm of ", gradient_norm,
-       ", expected finite numbers; the step's batches are in ", path.string(), ", ",
-       checkpoint_.empty() ? "no checkpoint was saved yet" : concat("the last checkpoint is ", checkpoint_.string()),
+}
+
+// The weights are as they were before the step. Saves its batches; ends the run unless the guard lets it go on.
+void Trainer::refuse(const PendingStep& step, const Refusal& refusal) {
+  const bool spike = refusal.event == "spike";
+  const bool skip = (spike ? config_.guard.spikes : config_.guard.nonfinite) == "skip";
+  const bool too_many = skip && skipped_in_a_row_ >= config_.guard.most_skipped;
+  if (!skip || too_many) note_checkpoint(/*wait=*/true);
+  const fs::path path = parts_.run / concat(refusal.event, "_step_", step.step + 1, ".safetensors");
+  write_batches(path, step.batches);
+  OrderedJson details = {{"step", step.step + 1},
+                         {"loss", concat(refusal.loss)},
+                         {"gradient_norm", concat(refusal.gradient_norm)},
+                         {"action", skip && !too_many ? "skip" : "stop"},
+                         {"batch", path.string()}};
+  if (spike) details["limit"] = refusal.limit;
+  log_->event(refusal.event, details);
+  const std::string found =
+      concat(parts_.run.string(), ": step ", step.step + 1, ": found a loss of ", refusal.loss, " and a gradient norm of ",
+             refusal.gradient_norm, ", expected ", spike ? concat("a norm of at most ", refusal.limit) : "finite numbers",
+             "; the step's batches are in ", path.string());
+  if (skip && !too_many) {
+    log_warning(concat(found, "; the step is left out"));
+    return;
+  }
+  fail(found, ", ", checkpoint_.empty() ? "no checkpoint was saved yet" : concat("the last checkpoint is ", checkpoint_.string()),
+       too_many ? concat("; ", skipped_in_a_row_, " steps before it were left out") : "",
        "; a lower learning_rate, more warmup or a smaller clip_norm may help");
-}
-
-// Seeds are explicit everywhere; LibTorch's own generators are kept for components that draw from them all the same.
-std::vector<at::Device> Trainer::random_devices() const {
-  std::vector<at::Device> devices = {at::Device(at::kCPU)};
-  if (!parts_.model.device().is_cpu()) devices.push_back(parts_.model.device());
-  return devices;
-}
-
-std::map<std::string, std::string> Trainer::versions() const {
-  std::map<std::string, std::string> result = parts_.versions;
-  result["torch"] = TORCH_VERSION;
-  return result;
 }
 
 }  // namespace train_loop

@@ -2,7 +2,8 @@
 // continues where it was; on CPU with the same number of threads a resumed run repeats the uninterrupted one bit for bit.
 //
 // A run folder:  config.yaml (resolved)  metrics.jsonl  events.jsonl  checkpoints/<step, 8 digits>/{export/, state.json,
-// optimizer.safetensors}. export/ is a Hugging Face folder; the newest checkpoint that can be read is where a run continues.
+// optimizer.safetensors, checksums.json}. export/ is a Hugging Face folder; the newest checkpoint that can be read is where a run
+// continues. Checkpoints are written in the background, from a copy of the state in host memory.
 // Formats: metrics.h, checkpoint.h.
 #pragma once
 #include <functional>
@@ -14,6 +15,7 @@
 #include "base/files.h"
 #include "data/batch_source.h"
 #include "model/model.h"
+#include "train/guard.h"
 #include "train/objective.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
@@ -26,12 +28,18 @@ struct LoopConfig {
   std::int64_t micro_batches = 1;          // accumulated into one step
   OptimizerConfig optimizer;
   ScheduleConfig schedule;
+  GuardConfig guard;
+  double average_decay = 0;  // of the averaged weights (average.h); 0: none are kept
   std::string recompute = "none";
   std::vector<std::string> trainable = {"*"};  // glob patterns over canonical parameter names; a leading "!" excludes
   std::int64_t evaluate_every = 0;             // steps; 0: only at the end
   std::int64_t checkpoint_every = 500;         // steps
   std::int64_t keep_checkpoints = 2;           // newest ones kept; older ones are removed
+  std::int64_t keep_every = 0;                 // steps; checkpoints at multiples of it stay for good; 0: none
+  bool save_in_background = true;              // costs host memory for a copy of weights and optimizer state
   std::int64_t log_every = 10;                 // steps
+  bool log_layer_norms = false;
+  bool tensorboard = false;
   void visit(ConfigVisitor& visitor);
 };
 
@@ -57,7 +65,7 @@ struct LoopResult {
 // Runs to config.steps. The model's trainable tensors are moved into flat buffers (flatten_trainable); frozen ones keep their
 // storage, so what they share with a teacher stays shared. When a run is continued, the model must be what it was at the start
 // (from the same files and seeds): the checkpoint puts the trained weights back. Throws Interrupted after saving a checkpoint
-// when a signal came, UserError when the loss stops being finite (the batch is saved in the run folder).
+// when a signal came, UserError when the guard stops the run (the batch is saved in the run folder) or nothing can be written.
 LoopResult train(const LoopConfig& config, const LoopParts& parts);
 
 }  // namespace molt

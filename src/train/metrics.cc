@@ -22,6 +22,14 @@ std::string utc_now() {
   return text;
 }
 
+// The numbers of a line of metrics, as "train/loss" or "train/gradient_norms/layers.7".
+void add_scalars(const OrderedJson& line, const std::string& prefix, Figures& scalars) {
+  for (const auto& [key, value] : line.items()) {
+    if (value.is_object()) add_scalars(value, concat(prefix, key, "/"), scalars);
+    if (value.is_number() && key != "step") scalars[prefix + key] = value.get<double>();
+  }
+}
+
 double per_second(double amount, double seconds) {
   return seconds > 0 ? amount / seconds : 0;
 }
@@ -29,7 +37,8 @@ double per_second(double amount, double seconds) {
 }  // namespace run_log
 
 Json IntervalSums::to_json() const {
-  return {{"steps", steps}, {"tokens", tokens},   {"loss", loss}, {"weight", weight}, {"gradient_norm", gradient_norm},
+  return {{"steps", steps}, {"tokens", tokens},   {"skipped", skipped},
+          {"loss", loss},   {"weight", weight},   {"gradient_norm", gradient_norm},
           {"flops", flops}, {"seconds", seconds}, {"sums", sums}};
 }
 
@@ -37,6 +46,7 @@ IntervalSums IntervalSums::from_json(const Json& value, const std::string& place
   IntervalSums result;
   result.steps = get<std::int64_t>(value, "steps", place);
   result.tokens = get<std::int64_t>(value, "tokens", place);
+  result.skipped = get<std::int64_t>(value, "skipped", place);
   result.loss = get<double>(value, "loss", place);
   result.weight = get<double>(value, "weight", place);
   result.gradient_norm = get<double>(value, "gradient_norm", place);
@@ -47,11 +57,12 @@ IntervalSums IntervalSums::from_json(const Json& value, const std::string& place
   return result;
 }
 
-RunLog::RunLog(const fs::path& run, std::int64_t step) {
+RunLog::RunLog(const fs::path& run, std::int64_t step, bool tensorboard) {
   const fs::path metrics = run / "metrics.jsonl";
   if (fs::exists(metrics)) cut(metrics, step);
   metrics_ = std::make_unique<LineWriter>(metrics);
   events_ = std::make_unique<LineWriter>(run / "events.jsonl");
+  if (tensorboard) tensorboard_ = std::make_unique<TensorBoardFile>(run / "tensorboard", step + 1);
 }
 
 void RunLog::cut(const fs::path& path, std::int64_t step) {
@@ -76,9 +87,12 @@ void RunLog::cut(const fs::path& path, std::int64_t step) {
   require(!error, path.string(), ": cannot cut the lines after step ", step, ": ", error.message());
 }
 
-void RunLog::interval(const IntervalSums& sums, const Totals& totals) {
-  const double steps = static_cast<double>(std::max<std::int64_t>(sums.steps, 1));
-  OrderedJson line = {{"step", totals.step}, {"tokens", totals.tokens}, {"loss", sums.mean_loss()}};
+void RunLog::interval(const IntervalSums& sums, const Totals& totals, const Figures& layer_norms) {
+  const double steps = static_cast<double>(std::max<std::int64_t>(sums.steps - sums.skipped, 1));
+  const auto room = static_cast<double>(sums.steps * totals.step_tokens);
+  OrderedJson line = {{"step", totals.step}, {"tokens", totals.tokens}};
+  line["fill"] = room > 0 ? static_cast<double>(sums.tokens) / room : 0;
+  line["loss"] = sums.mean_loss();
   for (const auto& [name, sum] : sums.sums) line[name] = sums.weight > 0 ? sum / sums.weight : 0;
   line["gradient_norm"] = sums.gradient_norm / steps;
   line["learning_rate"] = totals.learning_rate;
@@ -86,13 +100,23 @@ void RunLog::interval(const IntervalSums& sums, const Totals& totals) {
   line["flops_per_second"] = run_log::per_second(sums.flops, sums.seconds);
   line["memory"] = totals.memory;
   line["seconds"] = totals.seconds;
-  metrics_->append(to_line(line));
+  if (sums.skipped > 0) line["skipped"] = sums.skipped;
+  if (!layer_norms.empty()) line["gradient_norms"] = layer_norms;
+  write(line, totals.step, "train/");
 }
 
 void RunLog::evaluation(std::int64_t step, const Figures& figures) {
-  metrics_->append(to_line(OrderedJson{{"step", step}, {"evaluation", figures}}));
+  write({{"step", step}, {"evaluation", figures}}, step, "");
   evaluated_step_ = step;
   last_evaluation_ = figures;
+}
+
+void RunLog::write(const OrderedJson& line, std::int64_t step, const std::string& prefix) {
+  metrics_->append(to_line(line));
+  if (!tensorboard_) return;
+  Figures scalars;
+  run_log::add_scalars(line, prefix, scalars);
+  tensorboard_->scalars(step, scalars);
 }
 
 void RunLog::event(const std::string& name, const OrderedJson& details) {

@@ -1,12 +1,14 @@
 // What a run leaves to read while it goes on: metrics.jsonl (figures by step) and events.jsonl (what happened when).
 //
 // metrics.jsonl, one object a line, in the order of "step":
-//   {"step", "tokens", "loss", <the objective's sums>…, "gradient_norm", "learning_rate", "tokens_per_second",
-//    "flops_per_second", "memory", "seconds"}      means over the steps since the line before; tokens and seconds since the start
+//   {"step", "tokens", "fill", "loss", <the objective's sums>…, "gradient_norm", "learning_rate", "tokens_per_second",
+//    "flops_per_second", "memory", "seconds",      means over the steps since the line before; tokens and seconds since the start
+//    "skipped", "gradient_norms"}                  steps left out, where there were any; of each layer at this step, by choice
 //   {"step", "evaluation": {"<evaluator>.<figure>": …}}
 // A run that is continued cuts what lies beyond its checkpoint, so the file reads as one uninterrupted run.
 //
-// events.jsonl: {"time" (UTC), "event", …} for start, resume, checkpoint, evaluation, interrupted, nonfinite, end; never cut.
+// events.jsonl: {"time" (UTC), "event", …} for start, resume, checkpoint, evaluation, interrupted, nonfinite, spike, end; never
+// cut.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -16,6 +18,7 @@
 
 #include "base/files.h"
 #include "base/json.h"
+#include "train/tensorboard.h"
 
 namespace molt {
 
@@ -23,6 +26,7 @@ namespace molt {
 // stopped is the one that it would have written anyway.
 struct IntervalSums {
   std::int64_t steps = 0, tokens = 0;
+  std::int64_t skipped = 0;     // of the steps; they count in tokens, flops and seconds alone
   double loss = 0, weight = 0;  // sums over loss tokens
   double gradient_norm = 0;     // summed over steps
   double flops = 0, seconds = 0;
@@ -37,15 +41,17 @@ using Figures = std::map<std::string, double>;
 
 class RunLog {
  public:
-  // Opens or creates both files and drops metrics of steps after `step`.
-  RunLog(const fs::path& run, std::int64_t step);
+  // Opens or creates both files and drops metrics of steps after `step`. With `tensorboard`, the same figures go into event files
+  // under <run>/tensorboard.
+  RunLog(const fs::path& run, std::int64_t step, bool tensorboard = false);
 
   struct Totals {
     std::int64_t step, tokens;  // of the run so far
     double seconds, learning_rate;
-    std::int64_t memory;  // bytes
+    std::int64_t memory;       // bytes
+    std::int64_t step_tokens;  // that fit into a step
   };
-  void interval(const IntervalSums& sums, const Totals& totals);
+  void interval(const IntervalSums& sums, const Totals& totals, const Figures& layer_norms);
   void evaluation(std::int64_t step, const Figures& figures);
   void event(const std::string& name, const OrderedJson& details);
 
@@ -55,8 +61,10 @@ class RunLog {
 
  private:
   void cut(const fs::path& path, std::int64_t step);
+  void write(const OrderedJson& line, std::int64_t step, const std::string& prefix);
 
   std::unique_ptr<LineWriter> metrics_, events_;
+  std::unique_ptr<TensorBoardFile> tensorboard_;
   std::int64_t evaluated_step_ = -1;
   Figures last_evaluation_;
 };

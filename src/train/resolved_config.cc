@@ -10,9 +10,11 @@ namespace molt {
 
 namespace resolved {
 
-// What cannot change the numbers of a run.
+// What cannot change the numbers of a run; and what the guard does, because a run that it stopped goes on only if that changes.
 const std::set<std::string>& harmless() {
-  static const std::set<std::string> keys = {"output", "log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints"};
+  static const std::set<std::string> keys = {"output",           "log_every",  "log_layer_norms",    "evaluate_every",
+                                             "checkpoint_every", "keep_every", "save_in_background", "keep_checkpoints",
+                                             "nonfinite",        "spikes",     "most_skipped",       "tensorboard"};
   return keys;
 }
 

@@ -16,7 +16,7 @@ struct ChangedKey {
 std::vector<ChangedKey> changed_keys(const std::string& before, const std::string& after);
 
 // Writes <run>/config.yaml. When the run has something to continue, a different configuration there is a UserError that names the
-// keys; how often it logs, evaluates and saves may change.
+// keys; how often it logs, evaluates and saves may change, and what the guard does.
 void keep_resolved_config(const fs::path& run, const std::string& config, bool continues);
 
 }  // namespace molt

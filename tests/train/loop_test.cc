@@ -1,10 +1,14 @@
 #include "train/loop.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "base/error.h"
 #include "base/interrupt.h"
@@ -74,7 +78,8 @@ TEST_F(Loop, LearnsAndLeavesWhatARunConsistsOf) {
   EXPECT_EQ(result.checkpoint, folder / "run/checkpoints/00000060");
   EXPECT_EQ(names_in(folder / "run"), (std::set<std::string>{"config.yaml", "metrics.jsonl", "events.jsonl", "checkpoints"}));
   EXPECT_EQ(names_in(folder / "run/checkpoints"), (std::set<std::string>{"00000055", "00000060"}));
-  EXPECT_EQ(names_in(result.checkpoint), (std::set<std::string>{"export", "optimizer.safetensors", "state.json"}));
+  EXPECT_EQ(names_in(result.checkpoint),
+            (std::set<std::string>{"checksums.json", "export", "optimizer.safetensors", "state.json"}));
   const Json state = read_json(result.checkpoint / "state.json");
   EXPECT_EQ(state["versions"]["molt"], "test");
   EXPECT_EQ(state["threads"], at::get_num_threads());
@@ -167,6 +172,88 @@ TEST_F(Loop, ADamagedCheckpointIsNamedAndTheOneBeforeItUsed) {
   expect_equal(weights_of(*straight.model), weights_of(*again.model));
   EXPECT_EQ(test::timeless_metrics(folder / "run"), test::timeless_metrics(folder / "straight"));
   EXPECT_EQ(names_in(folder / "run/checkpoints"), (std::set<std::string>{"00000020", "00000024", "00000024.damaged"}));
+}
+
+TEST_F(Loop, EveryChangedByteOfACheckpointIsFound) {
+  TinyRun(folder / "run").train();
+  const fs::path newest = folder / "run/checkpoints/00000024";
+  for (const char* name : {"optimizer.safetensors", "export/model.safetensors", "state.json"}) {
+    const std::string whole = read_file(newest / name);
+    std::string changed = whole;
+    changed[changed.size() - 5] ^= 1;
+    write_file(newest / name, changed);
+    EXPECT_TRUE(error_of([&] { read_checkpoint(newest); }).find(name) != std::string::npos) << name;
+    write_file(newest / name, whole);
+  }
+  EXPECT_EQ(read_checkpoint(newest).step, 24);
+}
+
+TEST_F(Loop, CheckpointsOfRoundStepsStay) {
+  LoopConfig config = test::short_loop();
+  config.checkpoint_every = 2;
+  config.keep_checkpoints = 1;
+  config.keep_every = 10;
+  TinyRun(folder / "run", config).train();
+  EXPECT_EQ(names_in(folder / "run/checkpoints"), (std::set<std::string>{"00000010", "00000020", "00000024"}));
+}
+
+TEST_F(Loop, ACheckpointWrittenInTheBackgroundIsThatOfItsStep) {
+  LoopConfig config = test::short_loop();
+  config.checkpoint_every = 4;
+  config.keep_checkpoints = 9;
+  config.average_decay = 0.9;
+  TinyRun behind(folder / "behind", config);
+  const auto quick = behind.parts.export_model;
+  behind.parts.export_model = [&](Model& model, const fs::path& target) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));  // steps go on meanwhile
+    quick(model, target);
+  };
+  behind.train();
+  config.save_in_background = false;
+  TinyRun(folder / "at_once", config).train();
+  for (const fs::path& checkpoint : list_checkpoints(folder / "at_once")) {
+    for (const char* file : {"export/model.safetensors", "average/model.safetensors", "optimizer.safetensors"}) {
+      const fs::path other = folder / "behind/checkpoints" / checkpoint.filename() / file;
+      EXPECT_TRUE(read_file(checkpoint / file) == read_file(other)) << other;
+    }
+  }
+  EXPECT_EQ(list_checkpoints(folder / "behind").size(), 6u);
+}
+
+TEST_F(Loop, TheAverageFollowsTheWeights) {
+  LoopConfig config = test::short_loop();
+  config.steps = 3;
+  config.checkpoint_every = 1;
+  config.keep_checkpoints = 3;
+  config.average_decay = 0.75;
+  TinyRun run(folder / "run", config);
+  const std::string name = "layers.0.mlp.down.weight";
+  at::Tensor expected = weights_of(*run.model).at(name);
+  run.train();
+  for (const char* step : {"00000001", "00000002", "00000003"}) {
+    const fs::path checkpoint = folder / "run/checkpoints" / step;
+    const SafetensorsFile state = SafetensorsFile::open(checkpoint / "optimizer.safetensors");
+    expected = 0.75 * expected + 0.25 * state.tensor(name + ".master");
+    EXPECT_TRUE(at::allclose(state.tensor(name + ".average"), expected, 1e-5, 1e-7)) << step;
+    EXPECT_TRUE(
+        at::equal(SafetensorsFile::open(checkpoint / "average/model.safetensors").tensor(name), state.tensor(name + ".average")));
+  }
+}
+
+TEST_F(Loop, LayerNormsAddUpToTheGradientNorm) {
+  LoopConfig config = test::short_loop();
+  config.log_every = 1;
+  config.log_layer_norms = true;
+  TinyRun(folder / "run", config).train();
+  const Json line = lines_of(folder / "run/metrics.jsonl")[0];
+  std::set<std::string> parts;
+  double squares = 0;
+  for (const auto& [part, norm] : line["gradient_norms"].items()) {
+    parts.insert(part);
+    squares += norm.get<double>() * norm.get<double>();
+  }
+  EXPECT_EQ(parts, (std::set<std::string>{"embedding", "final_norm", "head", "layers.0", "layers.1"}));
+  EXPECT_NEAR(std::sqrt(squares), line["gradient_norm"].get<double>(), 1e-5);
 }
 
 TEST_F(Loop, WhenNoCheckpointCanBeReadTheRunDoesNotStartAnew) {

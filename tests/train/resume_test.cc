@@ -1,6 +1,7 @@
 // Runs in a process of its own, killed at chosen and at random moments and started again, must leave what an uninterrupted run
 // leaves: the same metrics and the same weights, bit for bit.
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -24,7 +25,8 @@ namespace resume_test {
 constexpr const char* variable = "MOLT_TRAIN_TEST_CHILD";
 
 // "batch:7": SIGKILL when the 7th batch is asked for; "export:1": inside the first export; "evaluate:2"; "term:9": SIGTERM with
-// the 9th batch; "stop:1": SIGTERM in the first evaluation; "timer:40": SIGKILL 40 ms after the start; "none".
+// the 9th batch; "stop:1": SIGTERM in the first evaluation; "timer:40": SIGKILL 40 ms after the start; "full:9": with the 9th
+// batch files stop growing, as on a full disk; "sealed:9": the run's folders become read-only; "none".
 struct Moment {
   std::string point;
   int count;
@@ -54,6 +56,22 @@ class Watched : public Evaluator {
   Moment& moment_;
 };
 
+// Whether files of this process may grow: where they may not, writing fails with EFBIG, as it does with ENOSPC on a full disk.
+void let_files_grow(bool may) {
+  std::signal(SIGXFSZ, SIG_IGN);
+  rlimit limit;
+  getrlimit(RLIMIT_FSIZE, &limit);
+  limit.rlim_cur = may ? limit.rlim_max : 1;
+  setrlimit(RLIMIT_FSIZE, &limit);
+}
+
+// Folders without write permission, for a user that is not root.
+void seal(const fs::path& run) {
+  for (const fs::path& path : {run, run / "checkpoints"}) fs::permissions(path, fs::perms(0555));
+  if (geteuid() == 0) [[maybe_unused]]
+    const int left = seteuid(65534);
+}
+
 // One run in `folder`; the exit code that the program would have.
 int run_child(const fs::path& folder, Moment moment) {
   set_log_level(LogLevel::error);
@@ -64,6 +82,11 @@ int run_child(const fs::path& folder, Moment moment) {
   run.source.before_next = [&] {
     moment.reach("batch");
     moment.reach("term", SIGTERM);
+    const bool sealed = moment.point == "sealed";
+    if ((sealed || moment.point == "full") && --moment.count == 0) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(500));  // what is being saved has its time
+      sealed ? seal(folder) : let_files_grow(false);
+    }
   };
   const auto write_export = run.parts.export_model;
   run.parts.export_model = [&](Model& model, const fs::path& target) {
@@ -84,6 +107,7 @@ int run_child(const fs::path& folder, Moment moment) {
   } catch (const Interrupted& interrupted) {
     return 128 + interrupted.signal();
   } catch (const std::exception& error) {
+    let_files_grow(true);
     std::fprintf(stderr, "%s\n", error.what());
     return 2;
   }
@@ -148,7 +172,7 @@ TEST_F(Resume, ARunKilledAtAnyPointRepeatsTheUninterruptedOne) {
   constexpr int threads = 2;
   EXPECT_EQ(start(straight, "none", threads), 0);
   EXPECT_EQ(start(killed, "batch:9", threads), 128 + SIGKILL);     // in step 5: nothing is saved yet
-  EXPECT_EQ(start(killed, "evaluate:1", threads), 128 + SIGKILL);  // after step 6, behind the checkpoint of step 5
+  EXPECT_EQ(start(killed, "evaluate:1", threads), 128 + SIGKILL);  // after step 6, while step 5 is saved or behind it
   EXPECT_EQ(start(killed, "export:1", threads), 128 + SIGKILL);    // while step 10 is being saved
   EXPECT_EQ(start(killed, "batch:24", threads), 128 + SIGKILL);    // in step 17: saved at 15, in the middle of a log interval
   EXPECT_EQ(start(killed, "evaluate:2", threads), 128 + SIGKILL);  // after the last step: its evaluation is owed
@@ -158,15 +182,46 @@ TEST_F(Resume, ARunKilledAtAnyPointRepeatsTheUninterruptedOne) {
 
 TEST_F(Resume, ARunKilledAtRandomRepeatsTheUninterruptedOne) {
   EXPECT_EQ(start(straight, "none"), 0);
+  const char* wanted = std::getenv("MOLT_KILLS");  // 50 take half a minute
   std::random_device entropy;
   std::string moments;
-  for (int i = 0; i < 4; ++i) {
+  for (int i = 0; i < (wanted ? std::stoi(wanted) : 10); ++i) {
+    // A run that gets to its end starts anew, so that every kill meets one that works.
+    if (fs::exists(killed / "checkpoints/00000024")) fs::remove_all(killed);
     const std::string moment = concat("timer:", 1 + entropy() % 150);
     moments += moment + " ";
     const int code = start(killed, moment);
     EXPECT_TRUE(code == 0 || code == 128 + SIGKILL) << code;
   }
   SCOPED_TRACE(moments);
+  EXPECT_EQ(start(killed, "none"), 0);
+  expect_same_result(straight, killed);
+}
+
+TEST_F(Resume, AFullDiskEndsTheRunInOneLineAndLosesNothingThatWasSaved) {
+  EXPECT_EQ(start(straight, "none"), 0);
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(start(killed, "full:15"), 2);  // in step 8; what is written next is the line of step 8
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_TRUE(said.find("metrics.jsonl: cannot write: File too large") != std::string::npos) << said;
+  EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 1) << said;
+  EXPECT_TRUE(fs::exists(killed / "checkpoints/00000005/state.json"));
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(start(killed, "full:9"), 2);  // in step 10, whose checkpoint cannot be written
+  const std::string said_then = testing::internal::GetCapturedStderr();
+  EXPECT_TRUE(said_then.find("cannot write: File too large") != std::string::npos) << said_then;
+  EXPECT_FALSE(fs::exists(killed / "checkpoints/00000010"));
+  EXPECT_EQ(start(killed, "none"), 0);
+  expect_same_result(straight, killed);
+}
+
+TEST_F(Resume, AReadOnlyFolderEndsTheRunInOneLine) {
+  EXPECT_EQ(start(straight, "none"), 0);
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(start(killed, "sealed:13"), 2);  // in step 7; the next checkpoint is that of step 10
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_TRUE(said.find("Permission denied") != std::string::npos) << said;
+  for (const fs::path& path : {killed, killed / "checkpoints"}) fs::permissions(path, fs::perms(0755));
   EXPECT_EQ(start(killed, "none"), 0);
   expect_same_result(straight, killed);
 }

@@ -1,0 +1,172 @@
+#include <ATen/Functions.h>
+#include <ATen/Parallel.h>
+#include <torch/headeronly/version.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "train/patterns.h"
+#include "train/random_state.h"
+#include "train/resolved_config.h"
+#include "train/trainer.h"
+
+namespace molt::train_loop {
+
+AdamW make_optimizer(const LoopConfig& config, Model& model) {
+  std::vector<std::string> names;
+  for (const Parameter& parameter : model.parameters()) names.push_back(parameter.name);
+  const std::set<std::string> chosen = select_names(config.trainable, names, "training.trainable");
+  return AdamW(config.optimizer, flatten_trainable([&](const ParameterVisitor& visitor) { model.visit(visitor); },
+                                                   [&](const std::string& name) { return chosen.contains(name); },
+                                                   [&](const std::string& name, const at::Tensor& value) {
+                                                     return uses_muon(config.optimizer, name, value);
+                                                   }));
+}
+
+Trainer::Trainer(const LoopConfig& config, const LoopParts& parts)
+    : config_(config),
+      parts_(parts),
+      lock_(parts.run),
+      optimizer_(make_optimizer(config, parts.model)),
+      averages_(config.average_decay, optimizer_),
+      spike_limit_(config.guard, parts.model.device()),
+      writer_(parts.run, {config.keep_checkpoints, config.keep_every}) {}
+
+void Trainer::start() {
+  seed_generators(parts_.model.device(), parts_.seed);
+  const bool resumed = resume();
+  log_ = std::make_unique<RunLog>(parts_.run, step_, config_.tensorboard);
+  OrderedJson details = {{"step", step_},
+                         {"objective", parts_.objective.name()},
+                         {"device", parts_.model.device().str()},
+                         {"dtype", c10::toString(parts_.model.dtype())},
+                         {"threads", at::get_num_threads()},
+                         {"versions", versions()}};
+  if (resumed) details["checkpoint"] = checkpoint_.string();
+  log_->event(resumed ? "resume" : "start", details);
+}
+
+// Continues from the newest checkpoint that can be read.
+bool Trainer::resume() {
+  const std::vector<fs::path> checkpoints = list_checkpoints(parts_.run);
+  keep_resolved_config(parts_.run, parts_.resolved_config, !checkpoints.empty());
+  std::vector<std::pair<fs::path, std::string>> damaged;
+  for (const fs::path& folder : checkpoints) {
+    try {
+      restore(read_checkpoint(folder));
+      checkpoint_ = folder;
+      break;
+    } catch (const UserError& error) {
+      damaged.emplace_back(folder, error.what());
+    }
+  }
+  if (checkpoint_.empty() && !damaged.empty()) {
+    fail(damaged[0].second, "; no checkpoint in ", damaged[0].first.parent_path().string(),
+         " can be read: remove that folder to start anew");
+  }
+  for (const auto& [folder, reason] : damaged) {
+    log_warning(
+        concat(reason, "; continuing from ", checkpoint_.string(), ", the damaged one is now ", set_aside(folder).string()));
+  }
+  return !checkpoint_.empty();
+}
+
+void Trainer::restore(const Checkpoint& checkpoint) {
+  const std::string folder = checkpoint.folder.string(), tensors = folder + "/optimizer.safetensors";
+  std::vector<Parameter> state;
+  for (const Parameter& tensor : checkpoint.tensors) {
+    const std::string& name = tensor.name;
+    if (!name.starts_with("random.") && !name.starts_with("guard.") && !name.ends_with(".average")) state.push_back(tensor);
+  }
+  IntervalSums interval = IntervalSums::from_json(*checkpoint.interval, folder + "/state.json: interval");
+  parts_.source.restore(*checkpoint.data);
+  optimizer_.restore(state, checkpoint.step, tensors);
+  averages_.restore(checkpoint.tensors, tensors);
+  spike_limit_.restore(checkpoint.tensors);
+  restore_generators(parts_.model.device(), checkpoint.tensors);
+  interval_ = std::move(interval);
+  step_ = saved_step_ = checkpoint.step;
+  tokens_ = checkpoint.tokens;
+  seconds_ = checkpoint.seconds;
+  last_loss_ = interval_loss_ = checkpoint.loss;
+  if (checkpoint.threads != at::get_num_threads()) {
+    log_warning(concat(folder, ": the run used ", checkpoint.threads, " threads, now it has ", at::get_num_threads(),
+                       ": its numbers may differ in the last digits from those of an uninterrupted run"));
+  }
+}
+
+// What `name` was in the state, as the weight of a model with this parameter.
+using Replaced = std::map<std::string, at::Tensor>;
+
+Replaced weights_in(const std::vector<Parameter>& state, const std::string& suffix) {
+  Replaced weights;
+  for (const auto& [name, value] : state) {
+    if (name.ends_with(suffix)) weights[name.substr(0, name.size() - suffix.size())] = value;
+  }
+  return weights;
+}
+
+// A model of the same storage but for these weights, rounded to the dtype that they have in it.
+std::shared_ptr<Model> with_weights(const Model& model, const Replaced& weights) {
+  std::shared_ptr<Model> copy = model.share();
+  copy->visit([&](const std::string& name, at::Tensor& value) {
+    if (const auto found = weights.find(name); found != weights.end()) value = found->second.to(value.scalar_type());
+  });
+  return copy;
+}
+
+Checkpoint Trainer::checkpoint_now() const {
+  Checkpoint checkpoint;
+  checkpoint.step = step_;
+  checkpoint.tokens = tokens_;
+  checkpoint.seconds = seconds_;
+  checkpoint.threads = at::get_num_threads();
+  checkpoint.device = parts_.model.device().str();
+  checkpoint.dtype = c10::toString(parts_.model.dtype());
+  checkpoint.versions = versions();
+  checkpoint.loss = interval_.steps > interval_.skipped ? interval_.mean_loss() : interval_loss_;
+  checkpoint.data = std::make_shared<const Json>(parts_.source.position());
+  checkpoint.interval = std::make_shared<const Json>(interval_.to_json());
+  for (const auto& state :
+       {optimizer_.state(), averages_.state(), spike_limit_.state(), generator_states(parts_.model.device())}) {
+    checkpoint.tensors.insert(checkpoint.tensors.end(), state.begin(), state.end());
+  }
+  return checkpoint;
+}
+
+// From a copy on the host, which steps do not touch; or at once from the state itself.
+void Trainer::save() {
+  const c10::NoGradGuard no_grad;
+  note_checkpoint(/*wait=*/true);
+  Checkpoint checkpoint = checkpoint_now();
+  if (config_.save_in_background) {
+    for (Parameter& tensor : checkpoint.tensors) tensor.value = tensor.value.to(at::kCPU, false, /*copy=*/true);
+  }
+  std::shared_ptr<Model> model, average;
+  if (parts_.export_model) {
+    model = with_weights(parts_.model, weights_in(checkpoint.tensors, ".master"));
+    if (averages_.kept()) average = with_weights(parts_.model, weights_in(checkpoint.tensors, ".average"));
+  }
+  writer_.start(std::move(checkpoint), [model, average, export_model = parts_.export_model](const fs::path& folder) {
+    if (model) export_model(*model, folder / "export");
+    if (average) export_model(*average, folder / "average");
+  });
+  if (!config_.save_in_background) note_checkpoint(true);
+}
+
+void Trainer::note_checkpoint(bool wait) {
+  const std::optional<WrittenCheckpoint> written = writer_.finished(wait);
+  if (!written) return;
+  checkpoint_ = written->folder;
+  saved_step_ = written->step;
+  log_->event("checkpoint", {{"step", written->step}, {"loss", written->loss}, {"path", checkpoint_.string()}});
+}
+
+std::map<std::string, std::string> Trainer::versions() const {
+  std::map<std::string, std::string> result = parts_.versions;
+  result["torch"] = TORCH_VERSION;
+  return result;
+}
+
+}  // namespace molt::train_loop
