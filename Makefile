@@ -1,8 +1,9 @@
 # make quickstart   install what is missing, build, convert the shipped teacher and report
 # make test         install what is missing, build, run every test
 # make              build
+# make cuda         build for machines with an NVIDIA GPU, on this one without: a folder of programs in build/cuda/dist
 .DEFAULT_GOAL := build
-.PHONY: setup setup-test build quickstart test bench lint format install clean
+.PHONY: setup setup-test build cuda quickstart test bench lint format install clean
 
 PREFIX ?= $(HOME)/.local
 JOBS ?= $(shell nproc)
@@ -16,6 +17,14 @@ setup-test:
 build: setup
 	@cmake --preset release $(CMAKE_FLAGS) >build-configure.log 2>&1 || { cat build-configure.log; exit 1; }; rm -f build-configure.log
 	@cmake --build --preset release --parallel $(JOBS)
+
+cuda:
+	@tools/setup cuda
+	@cmake --preset cuda -DMOLT_TORCH=$(CURDIR)/build/cuda-libtorch/torch "-DCMAKE_CUDA_ARCHITECTURES=80;90a" $(CMAKE_FLAGS) >build-configure.log 2>&1 || { cat build-configure.log; exit 1; }; rm -f build-configure.log
+	@cmake --build --preset cuda --parallel $(JOBS)
+	@rm -rf build/cuda/dist
+	@cmake --install build/cuda --component distribution --strip --prefix build/cuda/dist >build/cuda/install.log
+	@echo "build/cuda/dist: copy it to the machine with the GPU and start programs with ./run"
 
 quickstart: build
 	@tools/quickstart
