@@ -12,3 +12,15 @@ target_compile_options(molt_flags INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:--expt-re
 # Before every other library, or the static runtime gets in.
 set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)
 target_link_libraries(molt_flags INTERFACE CUDA::cudart)
+
+# Packed attention by cuDNN wants headers of two packages of PyPI, nvidia-cudnn-frontend and nvidia-cudnn-cu13; the library comes with
+# LibTorch at run time. Both install beside torch, and tools/setup-cuda puts them there too.
+find_path(MOLT_CUDNN_FRONTEND cudnn_frontend.h HINTS ${MOLT_TORCH}/../include)
+find_path(MOLT_CUDNN_HEADERS cudnn.h HINTS ${MOLT_TORCH}/../include ${MOLT_TORCH}/../nvidia/cudnn/include)
+if(MOLT_CUDNN_FRONTEND AND MOLT_CUDNN_HEADERS)
+  set(MOLT_CUDNN ON)
+  target_compile_definitions(molt_flags INTERFACE MOLT_CUDNN=1)
+  target_include_directories(molt_flags SYSTEM INTERFACE ${MOLT_CUDNN_FRONTEND} ${MOLT_CUDNN_HEADERS})
+else()
+  message(STATUS "No headers of cuDNN and cudnn_frontend beside ${MOLT_TORCH}: attention is LibTorch's, at half the speed")
+endif()

@@ -1,6 +1,7 @@
 // Attention on packs: against the composite form and differences, windows, odd shapes, packed against separate, threads.
 #include "ops/attention/attention.h"
 
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 
 #include <numeric>
@@ -61,6 +62,33 @@ TEST(Attention, HalfPrecisionIsCloseToItsFormula) {
       expect_formula({5, 1, 100, 140}, {4, 2, 32}, window, device, at::kBFloat16);
 }
 
+// Packs that share bounds of their lengths and of their number, one after another: on the GPU they share plans.
+TEST(Attention, HalfPrecisionPacksOfChangingLengthsAreCloseToTheirFormula) {
+  for (const at::Device device : test_devices())
+    for (const Shape& shape : {Shape{4, 1, 128}, {6, 2, 64}, {2, 2, 80}})
+      for (const Window window : {Window(), Window(1), Window(100)})
+        for (const std::vector<std::int32_t>& lengths :
+             {std::vector<std::int32_t>{300, 1, 0, 129, 64}, {10, 257, 31, 1, 100, 2}, {257}, {128, 128}, {1, 1, 1}})
+          expect_formula(lengths, shape, window, device, at::kBFloat16);
+}
+
+TEST(Attention, GradientsAreTheSameBitForBitWhereThatIsAskedFor) {
+  const Sequences lengths = Sequences::of({700, 70, 278});
+  const TestTensors in = random_qkv(lengths.tokens(), {2, 1, 128});
+  at::globalContext().setDeterministicAlgorithms(true, false);
+  for (const at::Device device : test_devices()) {
+    const Sequences sequences = Sequences::of({700, 70, 278}, device);
+    const auto operation = [&](const TestTensors& x) -> TestTensors { return {attention(x[0], x[1], x[2], sequences, 0.1)}; };
+    for (const at::ScalarType dtype : {at::kBFloat16, at::kFloat}) {
+      const Differentiated first = differentiate(operation, in, device, dtype);
+      const Differentiated second = differentiate(operation, in, device, dtype);
+      for (int i = 0; i < 3; ++i)
+        EXPECT_TRUE(first.gradients[i].equal(second.gradients[i])) << i << ", " << dtype << " " << device;
+    }
+  }
+  at::globalContext().setDeterministicAlgorithms(false, false);
+}
+
 TEST(Attention, AWindowOfOneSeesOnlyItself) {
   const TestTensors in = random_qkv(9, {4, 2, 8});
   const at::Tensor found = attention(in[0], in[1], in[2], Sequences::of({4, 5}), 0.3, 1);
@@ -98,21 +126,27 @@ TEST(Attention, APackEqualsItsSequencesAlone) {
 }
 
 TEST(Attention, ReadsPartsOfAProjectionInPlace) {
-  const Sequences sequences = Sequences::of({12, 30});
   const auto parts = [&](const at::Tensor& qkv) -> TestTensors {
     const at::Tensor heads = qkv.view({42, 8, 16});
     return {heads.slice(1, 0, 4), heads.slice(1, 4, 6), heads.slice(1, 6, 8)};
   };
-  expect_same(
-      [&](const TestTensors& in) -> TestTensors {
-        const TestTensors p = parts(in[0]);
-        return {attention(p[0], p[1], p[2], sequences, 0.25)};
-      },
-      [&](const TestTensors& in) -> TestTensors {
-        const TestTensors p = parts(in[0]);
-        return {attention_composite(p[0].contiguous(), p[1].contiguous(), p[2].contiguous(), sequences, 0.25)};
-      },
-      {test_normal({42, 128}, 1)}, at::kCPU, at::kFloat, 2e-5);
+  for (const at::Device device : test_devices())
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+      const Sequences sequences = Sequences::of({12, 30}, device), reference = Sequences::of({12, 30});
+      expect_same(
+          [&](const TestTensors& in) -> TestTensors {
+            const TestTensors p = parts(in[0]);
+            return {attention(p[0], p[1], p[2], sequences, 0.25)};
+          },
+          [&](const TestTensors& in) -> TestTensors {
+            const TestTensors p = parts(in[0]);
+            return {attention_composite(p[0].contiguous(), p[1].contiguous(), p[2].contiguous(), reference, 0.25)};
+          },
+          {test_normal({42, 128}, 1)}, device, dtype,
+          dtype == at::kBFloat16 ? 3e-2
+          : device.is_cuda()     ? 2e-4
+                                 : 2e-5);
+    }
 }
 
 TEST(Attention, LargeScoresStayFinite) {

@@ -4,6 +4,9 @@
 
 #include <tuple>
 
+#ifdef MOLT_CUDNN
+#include "ops/attention/attention_cudnn.h"
+#endif
 #include "ops/autograd.h"
 
 namespace molt::ops {
@@ -58,10 +61,23 @@ at::Tensor efficient(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
       })[0];
 }
 
-// Both kernels want heads of whole vectors of 8.
+// All kernels want heads of whole vectors of 8.
 at::Tensor padded_heads(const at::Tensor& tensor) {
   const std::int64_t beyond = tensor.size(2) % 8;
   return beyond == 0 ? tensor : at::constant_pad_nd(tensor, {0, 8 - beyond}, 0);
+}
+
+at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Sequences& queries, const Sequences& keys,
+                  double scale, std::optional<std::int64_t> window) {
+  if (q.scalar_type() == at::kFloat) {
+    const std::int64_t group = q.size(1) / k.size(1);
+    const auto expand = [group](const at::Tensor& tensor) { return group == 1 ? tensor : tensor.repeat_interleave(group, 1); };
+    return efficient(q, expand(k), expand(v), queries, keys, scale, window);
+  }
+#ifdef MOLT_CUDNN
+  if (const auto out = attention_cudnn(q, k, v, queries, keys, scale, window)) return *out;
+#endif
+  return flash(q, k, v, queries, keys, scale, window);
 }
 
 }  // namespace attention_by_torch
@@ -71,14 +87,7 @@ at::Tensor attention_cuda(const at::Tensor& q, const at::Tensor& k, const at::Te
   using namespace attention_by_torch;
   if (q.numel() == 0) return q.mul(0);
   const at::Tensor wide_q = padded_heads(q), wide_k = padded_heads(k), wide_v = padded_heads(v);
-  at::Tensor out;
-  if (q.scalar_type() == at::kFloat) {
-    const std::int64_t group = q.size(1) / k.size(1);
-    const auto expand = [group](const at::Tensor& tensor) { return group == 1 ? tensor : tensor.repeat_interleave(group, 1); };
-    out = efficient(wide_q, expand(wide_k), expand(wide_v), queries, keys, scale, window);
-  } else {
-    out = flash(wide_q, wide_k, wide_v, queries, keys, scale, window);
-  }
+  const at::Tensor out = attend(wide_q, wide_k, wide_v, queries, keys, scale, window);
   return out.size(2) == q.size(2) ? out : out.narrow(2, 0, q.size(2)).contiguous();
 }
 

@@ -1,5 +1,5 @@
-// Attention by LibTorch's own CUDA operations: packed flash attention for bf16 and fp16, packed memory-efficient attention for
-// fp32.
+// Attention on the GPU: cuDNN's for bf16 and fp16 (attention_cudnn.h), LibTorch's packed flash attention where cuDNN has none,
+// its packed memory-efficient attention for fp32.
 #pragma once
 #include <ATen/core/Tensor.h>
 
