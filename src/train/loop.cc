@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/progress.h"
 #include "formats/safetensors.h"
+#include "train/deterministic.h"
 #include "train/layer_norms.h"
 #include "train/trainer.h"
 
@@ -234,6 +235,7 @@ void Trainer::refuse(const PendingStep& step, const Refusal& refusal) {
 }  // namespace train_loop
 
 LoopResult train(const LoopConfig& config, const LoopParts& parts) {
+  const DeterministicScope deterministic(config.deterministic);
   return train_loop::Trainer(config, parts).run();
 }
 

@@ -31,6 +31,7 @@ struct LoopConfig {
   GuardConfig guard;
   double average_decay = 0;  // of the averaged weights (average.h); 0: none are kept
   std::string recompute = "none";
+  bool deterministic = false;
   std::vector<std::string> trainable = {"*"};  // glob patterns over canonical parameter names; a leading "!" excludes
   std::int64_t evaluate_every = 0;             // steps; 0: only at the end
   std::int64_t checkpoint_every = 500;         // steps

@@ -12,6 +12,7 @@ void LoopConfig::visit(ConfigVisitor& v) {
   v.field("guard", guard, "What happens at steps whose gradients cannot be trusted");
   v.field("average_decay", average_decay, "Of an average of the weights that is saved beside them; 0: none is kept");
   v.choice("recompute", recompute, {"none", "mixer", "block"}, "What backward computes again instead of keeping it in memory");
+  v.field("deterministic", deterministic, "On a GPU, two runs with one seed are equal bit for bit, at some cost in speed");
   v.field("trainable", trainable, "Glob patterns of parameters that train; the last match decides, a leading ! excludes");
   v.field("evaluate_every", evaluate_every, "Steps between evaluations; 0: only at the end");
   v.field("checkpoint_every", checkpoint_every, "Steps between checkpoints");
