@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "ops/linear/linear.h"
 
 namespace molt {
 
@@ -17,11 +18,11 @@ Linear::Linear(std::int64_t in, std::vector<Section> sections, bool with_bias) :
 }
 
 at::Tensor Linear::forward(const at::Tensor& input) const {
-  return bias.defined() ? at::addmm(bias, input, weight.t()) : forward_without_bias(input);
+  return ops::linear(input, weight, bias);
 }
 
 at::Tensor Linear::forward_without_bias(const at::Tensor& input) const {
-  return at::mm(input, weight.t());
+  return ops::linear(input, weight);
 }
 
 std::pair<std::int64_t, std::int64_t> Linear::rows(const std::string& section) const {
