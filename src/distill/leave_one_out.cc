@@ -70,7 +70,9 @@ class Frontier {
       at::Tensor hidden = hidden_[i];
       for (std::int64_t layer = layer_; layer < model_.config().num_layers(); ++layer) hidden = forward(layer, hidden, batch);
       hidden = ops::rms_norm(hidden, model_.final_norm, model_.config().norm_epsilon);
-      loss.add(ops::linear_cross_entropy(hidden, model_.head_weight(), batch.targets, batch.loss_weights).cross_entropy, batch);
+      loss.add(ops::linear_cross_entropy(hidden, model_.head_weight(), batch.targets, batch.loss_weights, {batch.loss_tokens})
+                   .cross_entropy,
+               batch);
     }
     return loss;
   }

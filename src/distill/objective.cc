@@ -5,6 +5,7 @@
 #include <c10/core/GradMode.h>
 
 #include "base/error.h"
+#include "ops/linear_loss/linear_loss.h"
 #include "train/patterns.h"
 
 namespace molt {
@@ -29,7 +30,8 @@ Objective::Loss Distillation::loss(const Model& student, const PackedBatch& batc
     head.hidden = teacher_->forward(batch);
   }
   const at::Tensor hidden = student.forward(batch, recompute);
-  const ops::LossResult result = ops::linear_loss(hidden, student.head_weight(), batch.targets, batch.loss_weights, mix_, head);
+  const ops::LossResult result = ops::linear_loss(hidden, student.head_weight(), batch.targets, batch.loss_weights, mix_, head,
+                                                  loss_options(student, batch));
   Loss loss{result.sum, batch.loss_weight, {}};
   const auto report = [&](const char* name, const at::Tensor& parts) {
     if (parts.defined()) loss.sums[name] = at::dot(parts, batch.loss_weights.to(parts.scalar_type()));

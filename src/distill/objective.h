@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "ops/linear_loss/linear_loss.h"
+#include "ops/linear_loss/loss_mix.h"
 #include "train/objective.h"
 
 namespace molt {

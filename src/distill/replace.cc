@@ -38,7 +38,7 @@ class Lessons {
     const PackedBatch batch = batches_[index].to(student.device());
     const at::Tensor target = states(index, batch), hidden = student.forward(batch);
     return {ops::linear_loss(hidden, student.head_weight(), batch.targets, batch.loss_weights, mix_,
-                             {target, teacher_->head_weight()}),
+                             {target, teacher_->head_weight()}, loss_options(student, batch)),
             batch};
   }
 

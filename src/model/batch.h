@@ -14,6 +14,7 @@ struct PackedBatch {
   at::Tensor tokens;        // int64 (tokens)
   at::Tensor targets;       // int64 (tokens): the next token of the same sequence; -100 at each sequence's end
   at::Tensor loss_weights;  // fp32 (tokens): weight of predicting targets[i]; 0 costs nothing
+  at::Tensor loss_tokens;   // int64 (loss tokens), ascending: those with a target and a weight, known without asking the device
   at::Tensor positions;     // int64 (tokens): 0, 1, … inside each sequence
   Sequences sequences;      // cu_seqlens on the device and on the host, longest sequence
   // Cosines and sines of `positions`, which Model makes once for all its layers; a mixer called without them makes its own.

@@ -22,7 +22,7 @@
 #include "data/packed_source.h"
 #include "model/config.h"
 #include "model/model.h"
-#include "ops/linear_loss/linear_loss.h"
+#include "ops/linear_loss/loss_mix.h"
 #include "train/loop.h"
 
 namespace molt {

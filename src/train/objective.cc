@@ -12,9 +12,15 @@ double Objective::flops(const Model& model, std::int64_t context) const {
   return 3.0 * model.flops(context);  // backward: two products for each of forward's
 }
 
+ops::LossOptions loss_options(const Model& model, const PackedBatch& batch) {
+  const at::Tensor& head = model.head_weight();
+  return {batch.loss_tokens, head.is_leaf() && head.grad().defined()};
+}
+
 Objective::Loss NextToken::loss(const Model& model, const PackedBatch& batch, Recompute recompute) {
   const at::Tensor hidden = model.forward(batch, recompute);
-  const ops::LossResult result = ops::linear_cross_entropy(hidden, model.head_weight(), batch.targets, batch.loss_weights);
+  const ops::LossResult result =
+      ops::linear_cross_entropy(hidden, model.head_weight(), batch.targets, batch.loss_weights, loss_options(model, batch));
   return {result.sum, batch.loss_weight, {{"cross_entropy", result.sum.detach()}}};
 }
 

@@ -12,10 +12,16 @@
 
 namespace molt {
 
+namespace ops {
+struct LossOptions;
+}
+
 class Objective {
  public:
   struct Loss {
-    at::Tensor sum;  // fp32 scalar with a graph: the sum over loss tokens of weight * loss
+    // fp32 scalar with a graph: the sum over loss tokens of weight * loss. To be differentiated once and with a slope of one:
+    // where the head has a gradient, its part of this one is in it already (loss_options).
+    at::Tensor sum;
     // Sum of the loss weights behind it (batch.loss_weight, usually); the step's loss is total sum / total weight over
     // micro-batches and ranks.
     double weight = 0;
@@ -29,6 +35,10 @@ class Objective {
   // Useful FLOPs of forward and backward for one token at a context, for FLOP/s figures (a teacher's forward included).
   virtual double flops(const Model& model, std::int64_t context) const;
 };
+
+// How an objective calls linear_loss: for the batch's loss tokens, and adding to the head's gradient where the model has one, so
+// that it is never in memory twice.
+ops::LossOptions loss_options(const Model& model, const PackedBatch& batch);
 
 // Cross-entropy with the next token.
 class NextToken : public Objective {

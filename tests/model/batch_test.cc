@@ -14,6 +14,7 @@ TEST(PackedBatch, ShiftsTargetsInsideEachSequence) {
   EXPECT_TRUE(at::equal(batch.tokens, at::tensor({5, 6, 7, 8, 1, 2}, at::kLong)));
   EXPECT_TRUE(at::equal(batch.targets, at::tensor({6, 7, -100, -100, 2, -100}, at::kLong)));
   EXPECT_TRUE(at::equal(batch.loss_weights, at::tensor({0.0, 0.5, 0.0, 0.0, 1.0, 0.0}, at::kFloat)));
+  EXPECT_TRUE(at::equal(batch.loss_tokens, at::tensor({1, 4}, at::kLong)));
   EXPECT_TRUE(at::equal(batch.positions, at::tensor({0, 1, 2, 0, 0, 1}, at::kLong)));
   EXPECT_EQ(batch.sequences.offsets, (std::vector<std::int32_t>{0, 3, 4, 6}));
   EXPECT_EQ(batch.sequences.max_length, 3);

@@ -39,8 +39,9 @@ Problem problem(std::int64_t tokens, std::int64_t vocabulary, std::int64_t hidde
 TestFunction loss_function(const Problem& p, const LossMix& mix, at::Device device, bool composite) {
   return [&p, mix, device, composite](const TestTensors& in) -> TestTensors {
     const TeacherHead teacher{p.teacher_hidden.to(in[0].options()), p.teacher_weight.to(in[0].options())};
-    const auto function = composite ? linear_loss_composite : linear_loss;
-    const LossResult out = function(in[0], in[1], p.targets.to(device), p.loss_weights.to(device), mix, teacher);
+    const at::Tensor targets = p.targets.to(device), weights = p.loss_weights.to(device);
+    const LossResult out = composite ? linear_loss_composite(in[0], in[1], targets, weights, mix, teacher)
+                                     : linear_loss(in[0], in[1], targets, weights, mix, teacher);
     TestTensors all{out.sum};
     for (const at::Tensor& part : {out.cross_entropy, out.forward_kl, out.reverse_kl})
       if (part.defined()) all.push_back(part);
@@ -60,9 +61,24 @@ TEST(LinearLoss, ChunksGiveWhatTheWholeGives) {
         }
 }
 
+TEST(LinearLoss, ChunksKeepWithinTheirMemory) {
+  for (const bool teacher : {false, true})
+    for (const bool gradient : {false, true})
+      for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16})
+        for (const std::int64_t tokens : {0, 1, 100, 8192, 70000}) {
+          const LossChunks chunks = loss_chunks(tokens, 131072, teacher, gradient, dtype, at::Device(at::kCUDA, 0));
+          EXPECT_LE(chunks.bytes, 1.5e9);
+          EXPECT_LE(chunks.rows, tokens);
+          EXPECT_LE(chunks.logits_rows, chunks.rows);
+          EXPECT_EQ(chunks.logits_rows > 0, tokens > 0);
+        }
+}
+
 TEST(LinearLoss, SeveralChunksAddUp) {
-  const std::int64_t vocabulary = 40000, rows = loss_chunk_rows(vocabulary, at::kCPU), tokens = 2 * rows + 40;
-  ASSERT_LE(rows * vocabulary * 4, 64 << 20);
+  const std::int64_t vocabulary = 40000, tokens = 552;
+  const LossChunks chunks = loss_chunks(tokens, vocabulary, /*teacher=*/true, /*gradient=*/true, at::kFloat, at::kCPU);
+  ASSERT_LT(chunks.rows, tokens);
+  ASSERT_LE(chunks.bytes, 100 << 20);
   const Problem p = problem(tokens, vocabulary, 4);
   const LossMix mix{.cross_entropy = 0.5, .reverse_kl = 0.5};
   at::Tensor sum = at::zeros({}, at::kDouble), gradient = at::zeros({vocabulary, 4}, at::kDouble);
@@ -81,6 +97,68 @@ TEST(LinearLoss, SeveralChunksAddUp) {
   (whole.sum / 7).backward();
   EXPECT_LT(relative_error(whole.sum, sum), 1e-5);
   EXPECT_LT(relative_error(weight.grad() * 7, gradient), 1e-5);
+}
+
+// Rows long enough to be shared out on a GPU, of even and uneven length.
+TEST(LinearLoss, LongRows) {
+  for (const at::Device device : test_devices())
+    for (const std::int64_t vocabulary : {5003, 16384, 40000, 40003})
+      for (const LossMix& mix : {kMixes[0], kMixes[4]}) {
+        SCOPED_TRACE(testing::Message() << "vocabulary " << vocabulary << ", temperature " << mix.temperature);
+        const Problem p = problem(9, vocabulary);
+        expect_same(loss_function(p, mix, device, false), loss_function(p, mix, at::kCPU, true), {p.hidden, p.weight}, device,
+                    at::kFloat, 1e-4);
+      }
+}
+
+// Into the parameter's gradient during the call: what was there stays, in its own precision.
+TEST(LinearLoss, AddsToTheGradientThatIsThere) {
+  for (const at::Device device : test_devices())
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+      const Problem p = problem(40, 33);
+      const LossMix mix{.cross_entropy = 1, .reverse_kl = 1};
+      const at::Tensor hidden = p.hidden.to(device, dtype), targets = p.targets.to(device), weights = p.loss_weights.to(device);
+      const TeacherHead teacher{p.teacher_hidden.to(device, dtype), p.teacher_weight.to(device, dtype)};
+      const auto differentiated = [&](const at::Tensor& given, const LossOptions& options, const at::Tensor& states) {
+        linear_loss(states, given, targets, weights, mix, teacher, options).sum.backward();
+        return given.grad();
+      };
+      const auto leaf = [&](const at::Tensor& value) { return value.to(device, dtype).clone().requires_grad_(true); };
+      const at::Tensor plain_hidden = leaf(hidden), added_hidden = leaf(hidden);
+      const at::Tensor plain = differentiated(leaf(p.weight), {}, plain_hidden);
+      at::Tensor weight = leaf(p.weight);
+      weight.set_grad_dtype(at::kFloat);
+      weight.mutable_grad() = at::full(weight.sizes(), 2, weight.options().dtype(at::kFloat).requires_grad(false));
+      const void* const place = weight.grad().const_data_ptr();
+      const at::Tensor added = differentiated(weight, {.add_weight_gradient = true}, added_hidden);
+      EXPECT_EQ(added.const_data_ptr(), place);
+      EXPECT_EQ(added.scalar_type(), at::kFloat);
+      EXPECT_LT(relative_error(added - 2, plain), dtype == at::kFloat ? 1e-5 : 1e-2);
+      EXPECT_TRUE(added_hidden.grad().equal(plain_hidden.grad()));
+    }
+}
+
+TEST(LinearLoss, AnAddedGradientAllowsNoOtherSlopeThanOne) {
+  const Problem p = problem(8, 30);
+  const at::Tensor hidden = p.hidden.clone().requires_grad_(true), weight = p.weight.clone().requires_grad_(true);
+  EXPECT_THROW(linear_cross_entropy(hidden, weight, p.targets, {}, {.add_weight_gradient = true}), std::logic_error);
+  weight.mutable_grad() = at::zeros_like(weight);
+  (linear_cross_entropy(hidden, weight, p.targets, {}, {.add_weight_gradient = true}).sum / 2).backward();
+  EXPECT_FALSE(hidden.grad().isfinite().all().item<bool>());
+}
+
+TEST(LinearLoss, TokensMayBeGiven) {
+  for (const at::Device device : test_devices()) {
+    const Problem p = problem(30, 20);
+    const at::Tensor hidden = p.hidden.to(device), weight = p.weight.to(device);
+    const at::Tensor targets = p.targets.to(device), weights = p.loss_weights.to(device);
+    const at::Tensor tokens = (weights.ne(0).logical_and(targets.ne(ignored_target))).nonzero().squeeze(1);
+    const LossResult found = linear_cross_entropy(hidden, weight, targets, weights);
+    const LossResult given = linear_cross_entropy(hidden, weight, targets, weights, {.tokens = tokens});
+    EXPECT_TRUE(given.sum.equal(found.sum));
+    EXPECT_TRUE(given.cross_entropy.equal(found.cross_entropy));
+    EXPECT_EQ(given.tokens, found.tokens);
+  }
 }
 
 TEST(LinearLoss, GradientsAreThoseOfDifferences) {
@@ -145,6 +223,46 @@ TEST(LinearLoss, HalfPrecisionIsClose) {
     const LossMix mix{.cross_entropy = 1, .reverse_kl = 1};
     expect_same(loss_function(p, mix, device, false), loss_function(p, mix, at::kCPU, true), {p.hidden, p.weight}, device,
                 at::kBFloat16, 5e-2);
+  }
+}
+
+// bf16 in and gradients of logits rounded to bf16: nothing else is lost against fp32 throughout.
+TEST(LinearLoss, HalfPrecisionOfALongRowIsClose) {
+  for (const at::Device device : test_devices()) {
+    if (device.is_cpu()) continue;
+    const std::int64_t tokens = 700, vocabulary = 32768, hidden = 256;
+    const auto values = [&](at::IntArrayRef sizes, double scale) {
+      return (at::randn(sizes, at::TensorOptions(device)) * scale).to(at::kBFloat16);
+    };
+    const at::Tensor states = values({tokens, hidden}, 1), head = values({vocabulary, hidden}, 0.1);
+    const TeacherHead teacher{states + values({tokens, hidden}, 0.1), head + values({vocabulary, hidden}, 0.01)};
+    const at::Tensor targets = at::randint(vocabulary, {tokens}, at::TensorOptions(device).dtype(at::kLong));
+    const LossMix mix{.cross_entropy = 0.1, .reverse_kl = 1};
+    const auto run = [&](at::ScalarType dtype) {
+      at::Tensor h = states.detach().to(dtype), w = head.detach().to(dtype);
+      for (at::Tensor* leaf : {&h, &w}) *leaf = leaf->clone().requires_grad_(true);
+      w.set_grad_dtype(at::kFloat);
+      const LossResult out = linear_loss(h, w, targets, {}, mix, {teacher.hidden.to(dtype), teacher.weight.to(dtype)});
+      out.sum.backward();
+      return TestTensors{h.grad(), w.grad(), out.cross_entropy, out.reverse_kl};
+    };
+    const auto distance = [](const at::Tensor& found, const at::Tensor& expected) {
+      return ((found.to(at::kFloat) - expected.to(at::kFloat)).norm() / expected.to(at::kFloat).norm()).item<double>();
+    };
+    const TestTensors narrow = run(at::kBFloat16), wide = run(at::kFloat);
+    EXPECT_LT(distance(narrow[0], wide[0]), 5e-3);
+    EXPECT_LT(distance(narrow[1], wide[1]), 5e-3);
+    EXPECT_LT(distance(narrow[2], wide[2]), 1e-5);
+    EXPECT_LT(distance(narrow[3], wide[3]), 1e-4);
+  }
+}
+
+TEST(LinearLoss, ATargetOutsideTheVocabularyIsNotANumberOnAGpu) {
+  for (const at::Device device : test_devices()) {
+    if (device.is_cpu()) continue;
+    const at::Tensor targets = at::tensor({1, 4, -1}, at::kLong).to(device);
+    const at::Tensor loss = linear_cross_entropy(at::ones({3, 2}, device), at::ones({4, 2}, device), targets).cross_entropy;
+    EXPECT_TRUE(loss.isfinite().to(at::kLong).cpu().equal(at::tensor({1, 0, 0}, at::kLong)));
   }
 }
 

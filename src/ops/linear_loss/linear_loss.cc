@@ -6,22 +6,16 @@
 
 #include <algorithm>
 #include <memory>
+#include <utility>
 
 #include "base/error.h"
 #include "ops/autograd.h"
 #include "ops/linear_loss/loss_chunk.h"
+#include "ops/products.h"
 
 namespace molt::ops {
 
 namespace linear_loss_operation {
-
-bool has_divergence(const LossMix& mix) {
-  return mix.forward_kl != 0 || mix.reverse_kl != 0;
-}
-
-at::ScalarType wide(const at::Tensor& tensor) {
-  return tensor.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-}
 
 // The tokens that carry loss.
 struct Kept {
@@ -40,72 +34,106 @@ struct Kept {
   }
 };
 
-Kept kept_tokens(std::int64_t tokens, const at::Tensor& targets, const at::Tensor& weights) {
-  at::Tensor keep;
-  if (weights.defined()) keep = weights.ne(0);
-  if (targets.defined()) keep = keep.defined() ? keep.logical_and_(targets.ne(ignored_target)) : targets.ne(ignored_target);
-  if (!keep.defined()) return {{}, tokens};
-  const at::Tensor index = keep.nonzero().squeeze(1);
-  return index.size(0) == tokens ? Kept{{}, tokens} : Kept{index, index.size(0)};
-}
-
-at::Tensor logits_of(const at::Tensor& hidden, const at::Tensor& weight) {
-  // The product of half-precision matrices is asked for in fp32: rounding logits would show in small divergences.
-  if (hidden.is_cuda() && hidden.scalar_type() != wide(hidden)) return at::mm(hidden, weight.t(), at::kFloat);
-  return hidden.mm(weight.t()).to(wide(hidden));
-}
-
-// Gradients of the sum, by hidden (tokens, hidden) and by weight; undefined where not wanted.
-struct HeadGradients {
-  at::Tensor hidden, weight;
-};
-
-// Adds one chunk's part of the gradients.
-void add_gradients(const at::Tensor& slope, const at::Tensor& chunk_hidden, const at::Tensor& weight, const Kept& kept,
-                   std::int64_t begin, HeadGradients& gradients) {
-  const at::Tensor d = slope.to(weight.scalar_type());
-  const std::int64_t end = begin + d.size(0);
-  if (gradients.hidden.defined()) {
-    if (kept.index.defined()) {
-      gradients.hidden.index_copy_(0, kept.index.slice(0, begin, end), d.mm(weight));
-    } else {
-      at::Tensor rows = gradients.hidden.slice(0, begin, end);
-      at::mm_out(rows, d, weight);
-    }
+Kept kept_tokens(std::int64_t tokens, const at::Tensor& targets, const at::Tensor& weights, const at::Tensor& known) {
+  at::Tensor index = known;
+  if (!index.defined()) {
+    at::Tensor keep;
+    if (weights.defined()) keep = weights.ne(0);
+    if (targets.defined()) keep = keep.defined() ? keep.logical_and_(targets.ne(ignored_target)) : targets.ne(ignored_target);
+    if (!keep.defined()) return {{}, tokens};
+    index = keep.nonzero().squeeze(1);
   }
-  if (!gradients.weight.defined()) return;
-  if (begin == 0)
-    at::mm_out(gradients.weight, d.t(), chunk_hidden);
-  else
-    gradients.weight.addmm_(d.t(), chunk_hidden);
+  return index.size(0) == tokens ? Kept{{}, tokens} : Kept{index, index.size(0)};
 }
 
 struct Inputs {
   at::Tensor hidden, weight, targets, weights;
   LossMix mix;
   TeacherHead teacher;
+  LossOptions options;
 };
 
-// Losses of the kept tokens, and what `gradients` holds room for.
-TokenLosses run_chunks(const Inputs& in, const Kept& kept, HeadGradients& gradients) {
-  const at::TensorOptions options = in.hidden.options().dtype(wide(in.hidden));
+// Where the gradients of the sum go, by hidden (tokens, hidden) and by weight; undefined where not wanted.
+struct HeadGradients {
+  at::Tensor hidden, weight;
+  bool added = false;  // weight is the parameter's own gradient, to which this one is added
+
+  bool wanted() const { return hidden.defined() || weight.defined(); }
+};
+
+HeadGradients room_for_gradients(const Inputs& in, const Kept& kept) {
+  HeadGradients room;
+  if (in.hidden.requires_grad()) room.hidden = kept.index.defined() ? at::zeros_like(in.hidden) : at::empty_like(in.hidden);
+  if (!in.weight.requires_grad()) return room;
+  room.added = in.options.add_weight_gradient;
+  if (room.added) {
+    room.weight = in.weight.grad();
+    MOLT_CHECK(room.weight.defined(), "linear_loss: there is no gradient to add to");
+  } else {
+    // Sums over many chunks lose too much in 16 bits.
+    const bool narrow = in.weight.is_cuda() && in.weight.scalar_type() != sum_dtype(in.weight);
+    room.weight = at::zeros_like(in.weight, in.weight.options().dtype(narrow ? at::kFloat : in.weight.scalar_type()));
+  }
+  return room;
+}
+
+// Adds one chunk's part of the gradients.
+void add_gradients(const at::Tensor& slope, const at::Tensor& chunk_hidden, const at::Tensor& weight, const Kept& kept,
+                   std::int64_t begin, const HeadGradients& gradients) {
+  const at::Tensor d = slope.to(weight.scalar_type());  // of the chunk's (tokens, vocabulary) logits
+  const std::int64_t end = begin + d.size(0);
+  if (gradients.hidden.defined()) {
+    if (kept.index.defined()) {
+      at::Tensor(gradients.hidden).index_copy_(0, kept.index.slice(0, begin, end), d.mm(weight));
+    } else {
+      multiply(gradients.hidden.slice(0, begin, end), d, weight);
+    }
+  }
+  if (gradients.weight.defined()) add_product(gradients.weight, d.t(), chunk_hidden);
+}
+
+// Memory for the chunks of one call, used again by each of them.
+struct Buffers {
+  at::Tensor student, teacher, slope;
+
+  Buffers(const Inputs& in, const LossChunks& chunks, const at::TensorOptions& options) {
+    const std::int64_t vocabulary = in.weight.size(0);
+    student = at::empty({chunks.logits_rows, vocabulary}, options);
+    if (in.mix.diverges()) teacher = at::empty_like(student);
+    slope = chunks.own_slope ? at::empty({chunks.rows, vocabulary}, options.dtype(at::kBFloat16)) : student;
+  }
+};
+
+at::Tensor logits(const at::Tensor& buffer, const at::Tensor& hidden, const at::Tensor& weight) {
+  const at::Tensor result = buffer.slice(0, 0, hidden.size(0));
+  multiply(result, hidden, weight.t());
+  return result;
+}
+
+// Losses of the kept tokens, and what `gradients` has room for.
+TokenLosses run_chunks(const Inputs& in, const Kept& kept, const HeadGradients& gradients) {
+  const at::TensorOptions options = in.hidden.options().dtype(sum_dtype(in.hidden));
   const TokenLosses losses = empty_losses(kept.count, in.mix, in.targets.defined(), options);
   const at::Tensor weights = in.weights.defined() ? kept.rows(in.weights).to(options) : at::ones({kept.count}, options);
-  const bool gradient = gradients.hidden.defined() || gradients.weight.defined();
-  if (gradient && kept.count == 0 && gradients.weight.defined()) gradients.weight.zero_();
-  const std::int64_t most = loss_chunk_rows(in.weight.size(0), in.hidden.device());
-  for (std::int64_t begin = 0; begin < kept.count; begin += most) {
-    const std::int64_t end = std::min(kept.count, begin + most);
-    const auto part = [&](const at::Tensor& of) { return of.defined() ? of.slice(0, begin, end) : of; };
-    const at::Tensor hidden = kept.rows(in.hidden, begin, end);
-    const Chunk chunk{
-        .logits = logits_of(hidden, in.weight),
-        .teacher = has_divergence(in.mix) ? logits_of(kept.rows(in.teacher.hidden, begin, end), in.teacher.weight) : at::Tensor(),
-        .targets = in.targets.defined() ? kept.rows(in.targets, begin, end).contiguous() : at::Tensor(),
-        .weights = part(weights)};
-    const TokenLosses own{part(losses.cross_entropy), part(losses.forward_kl), part(losses.reverse_kl)};
-    const at::Tensor slope = chunk_losses(chunk, in.mix, gradient, own);
-    if (gradient) add_gradients(slope, hidden, in.weight, kept, begin, gradients);
+  const at::Tensor targets = kept.rows(in.targets);
+  const LossChunks chunks = loss_chunks(kept.count, in.weight.size(0), in.mix.diverges(), gradients.wanted(),
+                                        in.hidden.scalar_type(), in.hidden.device());
+  const Buffers buffers(in, chunks, options);
+  for (std::int64_t begin = 0; begin < kept.count; begin += chunks.rows) {
+    const std::int64_t end = std::min(kept.count, begin + chunks.rows);
+    const at::Tensor hidden = kept.rows(in.hidden, begin, end), slope = buffers.slope.slice(0, 0, end - begin);
+    for (std::int64_t at = begin; at < end; at += chunks.logits_rows) {
+      const std::int64_t stop = std::min(end, at + chunks.logits_rows);
+      const auto part = [&](const at::Tensor& of) { return of.defined() ? of.slice(0, at, stop) : of; };
+      Chunk chunk{.logits = logits(buffers.student, hidden.slice(0, at - begin, stop - begin), in.weight),
+                  .teacher = {},
+                  .targets = part(targets),
+                  .weights = part(weights),
+                  .slope = gradients.wanted() ? slope.slice(0, at - begin, stop - begin) : at::Tensor()};
+      if (in.mix.diverges()) chunk.teacher = logits(buffers.teacher, kept.rows(in.teacher.hidden, at, stop), in.teacher.weight);
+      chunk_losses(chunk, in.mix, {part(losses.cross_entropy), part(losses.forward_kl), part(losses.reverse_kl)});
+    }
+    if (gradients.wanted()) add_gradients(slope, hidden, in.weight, kept, begin, gradients);
   }
   return losses;
 }
@@ -122,104 +150,98 @@ at::Tensor weighted_sum(const TokenLosses& losses, const at::Tensor& weights, co
   return sum;
 }
 
-void check(const Inputs& in) {
-  const auto tokens = in.hidden.size(0);
-  MOLT_CHECK(in.hidden.dim() == 2 && in.weight.dim() == 2 && in.hidden.size(1) == in.weight.size(1) &&
-                 in.hidden.scalar_type() == in.weight.scalar_type(),
-             "linear_loss: hidden ", in.hidden.sizes(), ", weight ", in.weight.sizes());
-  MOLT_CHECK(in.mix.cross_entropy == 0 || in.targets.defined(), "linear_loss: cross-entropy needs targets");
-  MOLT_CHECK(
-      !in.targets.defined() || (in.targets.dim() == 1 && in.targets.size(0) == tokens && in.targets.scalar_type() == at::kLong),
-      "linear_loss: ", tokens, " tokens, targets ", in.targets.sizes());
-  MOLT_CHECK(!in.weights.defined() || (in.weights.dim() == 1 && in.weights.size(0) == tokens), "linear_loss: ", tokens,
-             " tokens, loss_weights ", in.weights.sizes());
-  MOLT_CHECK(in.mix.temperature > 0, "linear_loss: temperature ", in.mix.temperature);
-  if (!has_divergence(in.mix)) return;
-  const TeacherHead& teacher = in.teacher;
-  MOLT_CHECK(teacher.hidden.defined() && teacher.weight.defined() && teacher.hidden.size(0) == tokens &&
-                 teacher.hidden.size(1) == teacher.weight.size(1) && teacher.weight.size(0) == in.weight.size(0) &&
-                 wide(teacher.hidden) == wide(in.hidden),
-             "linear_loss: teacher's hidden ", teacher.hidden.sizes(), " and head ", teacher.weight.sizes(), ", student's head ",
-             in.weight.sizes());
+// Scaled in place and given away, so that the head's gradient is never in memory twice.
+Tensors scaled(HeadGradients gradients, const at::Tensor& outer) {
+  MOLT_CHECK(gradients.wanted(), "linear_loss: backward ran a second time");
+  // A gradient that was added is right for a slope of one alone. To ask whether it is one would wait for a GPU; anything else
+  // makes the other gradients infinite, which no step survives unnoticed.
+  const at::Tensor scale = gradients.added ? outer / outer.eq(1) : outer;
+  if (gradients.hidden.defined()) gradients.hidden.mul_(scale);
+  if (gradients.added) return {std::move(gradients.hidden), {}};
+  if (gradients.weight.defined()) gradients.weight.mul_(scale);
+  return {std::move(gradients.hidden), std::move(gradients.weight)};
 }
 
 }  // namespace linear_loss_operation
 
-std::int64_t loss_chunk_rows(std::int64_t vocabulary, at::Device device) {
-  const std::int64_t bytes = device.is_cuda() ? 512 << 20 : 32 << 20, least = device.is_cuda() ? 512 : 256;
-  return std::clamp<std::int64_t>(bytes / (4 * std::max<std::int64_t>(vocabulary, 1)), least, 16 * least);
+void check_linear_loss(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
+                       const at::Tensor& loss_weights, const LossMix& mix, const TeacherHead& teacher) {
+  const auto tokens = hidden.size(0);
+  MOLT_CHECK(
+      hidden.dim() == 2 && weight.dim() == 2 && hidden.size(1) == weight.size(1) && hidden.scalar_type() == weight.scalar_type(),
+      "linear_loss: hidden ", hidden.sizes(), ", weight ", weight.sizes());
+  MOLT_CHECK(mix.cross_entropy == 0 || targets.defined(), "linear_loss: cross-entropy needs targets");
+  MOLT_CHECK(!targets.defined() || (targets.dim() == 1 && targets.size(0) == tokens && targets.scalar_type() == at::kLong),
+             "linear_loss: ", tokens, " tokens, targets ", targets.sizes());
+  MOLT_CHECK(!loss_weights.defined() || (loss_weights.dim() == 1 && loss_weights.size(0) == tokens), "linear_loss: ", tokens,
+             " tokens, loss_weights ", loss_weights.sizes());
+  MOLT_CHECK(mix.temperature > 0, "linear_loss: temperature ", mix.temperature);
+  if (!mix.diverges()) return;
+  MOLT_CHECK(teacher.hidden.defined() && teacher.weight.defined() && teacher.hidden.size(0) == tokens &&
+                 teacher.hidden.size(1) == teacher.weight.size(1) && teacher.weight.size(0) == weight.size(0) &&
+                 sum_dtype(teacher.hidden) == sum_dtype(hidden),
+             "linear_loss: teacher's hidden ", teacher.hidden.sizes(), " and head ", teacher.weight.sizes(), ", student's head ",
+             weight.sizes());
+}
+
+LossChunks loss_chunks(std::int64_t tokens, std::int64_t vocabulary, bool teacher, bool gradient, at::ScalarType dtype,
+                       at::Device device) {
+  // Logits are fp32 whatever the weights are: rounded to bf16, those of student and teacher differ by a tenth of what a good
+  // student still has to learn. Only their gradient may be rounded. It then has memory of its own, for three times as many rows,
+  // because a product that adds to the head's gradient reads and writes all of that.
+  constexpr std::int64_t slope_share = 3;
+  LossChunks chunks;
+  chunks.own_slope = gradient && device.is_cuda() && dtype == at::kBFloat16;
+  const std::int64_t element = dtype == at::kDouble ? 8 : 4, heads = teacher ? 2 : 1, share = chunks.own_slope ? slope_share : 1;
+  const std::int64_t budget = device.is_cuda() ? 1'440'000'000 : 64 << 20, step = device.is_cuda() ? 256 : 64;
+  const std::int64_t row = std::max<std::int64_t>(1, vocabulary) * (heads * element + (chunks.own_slope ? 2 * share : 0));
+  const std::int64_t fits = std::max<std::int64_t>(256, budget / row / step * step);
+  const std::int64_t most = share * (device.is_cuda() ? fits : std::min<std::int64_t>(fits, 4096));
+  const auto even = [&](std::int64_t whole, std::int64_t parts) {
+    return ((whole + parts - 1) / parts + step - 1) / step * step;
+  };
+  chunks.rows = std::min(tokens, even(tokens, std::max<std::int64_t>(1, (tokens + most - 1) / most)));
+  chunks.logits_rows = std::min(chunks.rows, even(chunks.rows, share));
+  const auto values = [&](std::int64_t rows) { return static_cast<double>(rows * vocabulary); };
+  chunks.bytes = values(chunks.logits_rows * heads * element) + (chunks.own_slope ? values(chunks.rows * 2) : 0);
+  return chunks;
 }
 
 LossResult linear_loss(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
-                       const at::Tensor& loss_weights, const LossMix& mix, const TeacherHead& teacher) {
+                       const at::Tensor& loss_weights, const LossMix& mix, const TeacherHead& teacher,
+                       const LossOptions& options) {
   using namespace linear_loss_operation;
-  const Inputs in{hidden, weight, targets, loss_weights, mix, teacher};
-  check(in);
+  check_linear_loss(hidden, weight, targets, loss_weights, mix, teacher);
+  const Inputs in{hidden, weight, targets, loss_weights, mix, teacher, options};
   const std::int64_t tokens = hidden.size(0);
-  const Kept kept = kept_tokens(tokens, targets, loss_weights);
+  const Kept kept = kept_tokens(tokens, targets, loss_weights, options.tokens);
   LossResult result;
   result.tokens = kept.count;
   const auto gradients = std::make_shared<HeadGradients>();
   result.sum = record(
       {hidden, weight},
       [&](Saved& saved) -> Tensors {
-        if (saved.recording && hidden.requires_grad())
-          gradients->hidden = kept.index.defined() ? at::zeros_like(hidden) : at::empty_like(hidden);
-        if (saved.recording && weight.requires_grad()) gradients->weight = at::empty_like(weight);
+        if (saved.recording) *gradients = room_for_gradients(in, kept);
         const TokenLosses losses = run_chunks(in, kept, *gradients);
         result.cross_entropy = kept.spread(losses.cross_entropy, tokens);
         result.forward_kl = kept.spread(losses.forward_kl, tokens);
         result.reverse_kl = kept.spread(losses.reverse_kl, tokens);
-        return {weighted_sum(losses, kept.rows(loss_weights), mix, hidden.options().dtype(wide(hidden)))};
+        return {weighted_sum(losses, kept.rows(loss_weights), mix, hidden.options().dtype(sum_dtype(hidden)))};
       },
       [gradients](const Tensors&, const Tensors& outer, const std::vector<bool>&) -> Tensors {
-        // Scaled in place and given away, so that the head's gradient is never in memory twice.
-        HeadGradients own = std::move(*gradients);
-        MOLT_CHECK(own.hidden.defined() || own.weight.defined(), "linear_loss: backward ran a second time");
-        if (own.hidden.defined()) own.hidden.mul_(outer[0]);
-        if (own.weight.defined()) own.weight.mul_(outer[0]);
-        return {std::move(own.hidden), std::move(own.weight)};
+        return scaled(std::exchange(*gradients, {}), outer[0]);
       })[0];
   return result;
 }
 
 LossResult linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
-                                const at::Tensor& loss_weights) {
-  return linear_loss(hidden, weight, targets, loss_weights, {.cross_entropy = 1});
+                                const at::Tensor& loss_weights, const LossOptions& options) {
+  return linear_loss(hidden, weight, targets, loss_weights, {.cross_entropy = 1}, {}, options);
 }
 
 at::Tensor log_probs(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets) {
   c10::AutoGradMode no_recording(false);
   return linear_cross_entropy(hidden, weight, targets).cross_entropy.neg();
-}
-
-LossResult linear_loss_composite(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
-                                 const at::Tensor& loss_weights, const LossMix& mix, const TeacherHead& teacher) {
-  using namespace linear_loss_operation;
-  check({hidden, weight, targets, loss_weights, mix, teacher});
-  const at::ScalarType dtype = wide(hidden);
-  at::Tensor weights =
-      loss_weights.defined() ? loss_weights.to(dtype) : at::ones({hidden.size(0)}, hidden.options().dtype(dtype));
-  if (targets.defined()) weights = weights * targets.ne(ignored_target);
-  const at::Tensor counts = weights.ne(0), logits = hidden.matmul(weight.t()).to(dtype);
-  LossResult result;
-  result.tokens = counts.sum().item<std::int64_t>();
-  result.sum = at::zeros({}, weights.options());
-  const auto add = [&](const at::Tensor& loss, double coefficient) -> at::Tensor {
-    result.sum = result.sum + coefficient * (loss * weights).sum();
-    return loss.detach() * counts;
-  };
-  if (targets.defined()) {
-    const at::Tensor chosen = logits.log_softmax(1).gather(1, targets.clamp_min(0).unsqueeze(1)).squeeze(1);
-    result.cross_entropy = add(-chosen, mix.cross_entropy);
-  }
-  if (has_divergence(mix)) {
-    const at::Tensor s = (logits / mix.temperature).log_softmax(1);
-    const at::Tensor t = (teacher.hidden.matmul(teacher.weight.t()).to(dtype) / mix.temperature).log_softmax(1).detach();
-    if (mix.forward_kl != 0) result.forward_kl = add((t.exp() * (t - s)).sum(1), mix.forward_kl);
-    if (mix.reverse_kl != 0) result.reverse_kl = add((s.exp() * (s - t)).sum(1), mix.reverse_kl);
-  }
-  return result;
 }
 
 }  // namespace molt::ops

@@ -6,20 +6,12 @@
 
 #include <cstdint>
 
+#include "ops/linear_loss/loss_mix.h"
+
 namespace molt::ops {
 
 // Targets of this value carry no loss (as in transformers).
 inline constexpr std::int64_t ignored_target = -100;
-
-// What a token's loss is made of: cross_entropy * CE + forward_kl * KL(teacher || student) + reverse_kl * KL(student || teacher).
-// Both divergences are of the distributions softmax(logits / temperature), without a further factor of temperature^2; CE is at
-// temperature 1.
-struct LossMix {
-  double cross_entropy = 0;
-  double forward_kl = 0;
-  double reverse_kl = 0;
-  double temperature = 1;
-};
 
 // The teacher of the divergences: its final hidden states (tokens, teacher_hidden) and head (vocabulary, teacher_hidden). Never
 // differentiated. Undefined where the mix has no divergence.
@@ -36,24 +28,41 @@ struct LossResult {
   std::int64_t tokens = 0;  // how many tokens carried weight
 };
 
+struct LossOptions {
+  // int64, ascending, on hidden's device: the tokens that carry loss. Undefined: found from targets and weights, which waits for
+  // a GPU.
+  at::Tensor tokens = {};
+  // The head's gradient is added to weight.grad(), which must exist, during the call itself (in fp32 where that is fp32) instead
+  // of being kept for backward. The sum must then be differentiated exactly once and with a slope of one.
+  bool add_weight_gradient = false;
+};
+
 // hidden (tokens, hidden), weight (vocabulary, hidden), targets int64 (tokens) (may be undefined without cross-entropy),
 // loss_weights fp32 (tokens) (undefined: one each). Tokens whose weight is 0 or whose target is ignored_target cost nothing: they
 // are taken out before the first product. (Targets, where given, drop tokens from the divergences too.) Softmax and losses are
-// fp32 (fp64 for fp64). The caller divides by the count of loss tokens over all micro-batches. Differentiable in hidden and
-// weight.
+// fp32 (fp64 for fp64), and so are logits; on a GPU the gradients of logits are rounded to bf16 where weights are bf16. A target
+// outside the vocabulary is an error on the CPU and makes the loss NaN on a GPU. The caller divides by the count of loss tokens
+// over all micro-batches. Differentiable in hidden and weight.
 LossResult linear_loss(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
-                       const at::Tensor& loss_weights, const LossMix& mix, const TeacherHead& teacher = {});
+                       const at::Tensor& loss_weights, const LossMix& mix, const TeacherHead& teacher = {},
+                       const LossOptions& options = {});
 
 // linear_loss with cross-entropy alone.
 LossResult linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
-                                const at::Tensor& loss_weights = {});
+                                const at::Tensor& loss_weights = {}, const LossOptions& options = {});
 
 // Log-probability of each target: fp32 (tokens), 0 where the target is ignored_target. Chunked; not differentiable.
 at::Tensor log_probs(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets);
 
-// Rows that the head multiplies at once for this vocabulary on this device, so that a chunk's logits keep within a few tens of MB
-// (CPU) or some hundreds (CUDA).
-std::int64_t loss_chunk_rows(std::int64_t vocabulary, at::Device device);
+// How linear_loss cuts up its tokens, so that logits and their gradients take some tens of MB (CPU) or 1.44 GB (CUDA).
+struct LossChunks {
+  std::int64_t rows = 0;         // whose gradients enter one product
+  std::int64_t logits_rows = 0;  // whose logits exist at a time
+  bool own_slope = false;        // gradients of logits are bf16 beside the logits, not written over them
+  double bytes = 0;              // of both
+};
+LossChunks loss_chunks(std::int64_t tokens, std::int64_t vocabulary, bool teacher, bool gradient, at::ScalarType dtype,
+                       at::Device device);
 
 // The same in plain LibTorch calls over all tokens at once, differentiated by LibTorch: the reference in tests.
 LossResult linear_loss_composite(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,

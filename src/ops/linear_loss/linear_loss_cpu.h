@@ -2,7 +2,7 @@
 #pragma once
 #include <cstdint>
 
-#include "ops/linear_loss/linear_loss.h"
+#include "ops/linear_loss/loss_mix.h"
 
 namespace molt::ops {
 

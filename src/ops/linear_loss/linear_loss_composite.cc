@@ -1,0 +1,37 @@
+#include <ATen/Functions.h>
+#include <ATen/TensorOperators.h>
+
+#include "ops/linear_loss/linear_loss.h"
+#include "ops/linear_loss/loss_chunk.h"
+
+namespace molt::ops {
+
+LossResult linear_loss_composite(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
+                                 const at::Tensor& loss_weights, const LossMix& mix, const TeacherHead& teacher) {
+  check_linear_loss(hidden, weight, targets, loss_weights, mix, teacher);
+  const at::ScalarType dtype = sum_dtype(hidden);
+  at::Tensor weights =
+      loss_weights.defined() ? loss_weights.to(dtype) : at::ones({hidden.size(0)}, hidden.options().dtype(dtype));
+  if (targets.defined()) weights = weights * targets.ne(ignored_target);
+  const at::Tensor counts = weights.ne(0), logits = hidden.matmul(weight.t()).to(dtype);
+  LossResult result;
+  result.tokens = counts.sum().item<std::int64_t>();
+  result.sum = at::zeros({}, weights.options());
+  const auto add = [&](const at::Tensor& loss, double coefficient) -> at::Tensor {
+    result.sum = result.sum + coefficient * (loss * weights).sum();
+    return loss.detach() * counts;
+  };
+  if (targets.defined()) {
+    const at::Tensor chosen = logits.log_softmax(1).gather(1, targets.clamp_min(0).unsqueeze(1)).squeeze(1);
+    result.cross_entropy = add(-chosen, mix.cross_entropy);
+  }
+  if (mix.diverges()) {
+    const at::Tensor s = (logits / mix.temperature).log_softmax(1);
+    const at::Tensor t = (teacher.hidden.matmul(teacher.weight.t()).to(dtype) / mix.temperature).log_softmax(1).detach();
+    if (mix.forward_kl != 0) result.forward_kl = add((t.exp() * (t - s)).sum(1), mix.forward_kl);
+    if (mix.reverse_kl != 0) result.reverse_kl = add((s.exp() * (s - t)).sum(1), mix.reverse_kl);
+  }
+  return result;
+}
+
+}  // namespace molt::ops

@@ -1,0 +1,324 @@
+// Losses and gradients of rows of logits on a GPU, in two passes over each row: its sums, then its gradient.
+// What bounds it is memory: a row of 131,072 logits is 512 KB, twice that with the teacher's. So a cluster of blocks shares
+// a row: the rows at work at one time are then few enough for the second pass to find them in the L2 cache.
+#include <cooperative_groups.h>
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include <stdexcept>
+#include <string>
+
+#include "ops/linear_loss/linear_loss_cuda.h"
+
+namespace molt::ops {
+
+namespace loss_cuda {
+
+constexpr int kThreads = 512, kWarps = kThreads / 32, kBlocks = 2, kCluster = 8;  // kBlocks: on a processor at a time
+constexpr int kBatch = 2;                        // loads of 16 bytes of a row that a thread has under way at a time
+constexpr std::int64_t kSliceForCluster = 4096;  // logits a block, below which a cluster is not worth its barriers
+constexpr unsigned kWarp = 0xffffffffu;
+constexpr double kLog2e = 1.4426950408889634, kLn2 = 0.6931471805599453;
+// Stands for the logits beyond a row's end: its power is nothing, and student and teacher agree on it.
+constexpr float kNothing = -1e30f;
+
+__device__ float power_of_two(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+__device__ double power_of_two(double x) {
+  return exp2(x);
+}
+
+template <class T, int kWidth>
+struct alignas(sizeof(T) * kWidth) Pack {
+  T values[kWidth];
+};
+
+// Over the lanes of a warp, in an order that is always the same.
+template <class Sum>
+__device__ Sum largest_of_warp(Sum value) {
+  for (int offset = 16; offset > 0; offset /= 2) value = max(value, __shfl_xor_sync(kWarp, value, offset));
+  return value;
+}
+template <class Sum>
+__device__ Sum sum_of_warp(Sum value) {
+  for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(kWarp, value, offset);
+  return value;
+}
+
+// Sums over logits x of 2^(x - top) and of 2^(x - top) * difference.
+template <class Sum>
+struct Softmax {
+  Sum top = kNothing, total = 0, difference = 0;
+
+  __device__ void raise(Sum to) {
+    if (to <= top) return;
+    const Sum factor = power_of_two(top - to);
+    top = to, total *= factor, difference *= factor;
+  }
+  __device__ void over_warp() {
+    raise(largest_of_warp(top));
+    total = sum_of_warp(total), difference = sum_of_warp(difference);
+  }
+  __device__ Sum log_total() const { return top + log2(total); }
+  __device__ Sum mean() const { return difference / total; }
+};
+
+// Of a row, or a part of it. Differences are student's - teacher's logits.
+template <class Sum>
+struct Sums {
+  Softmax<Sum> student, teacher, plain;  // plain: the student's at temperature 1, where the mix's temperature is another
+
+  __device__ void over_warp() { student.over_warp(), teacher.over_warp(), plain.over_warp(); }
+};
+
+// A thread's loads under way, of one row: packs i, i + kThreads, …, padded behind `end`.
+template <class T, int kWidth>
+struct Batch {
+  Pack<T, kWidth> packs[kBatch];
+
+  __device__ void load(const Pack<T, kWidth>* row, std::int64_t i, std::int64_t end) {
+#pragma unroll
+    for (int b = 0; b < kBatch; ++b) {
+      if (i + b * kThreads < end) {
+        packs[b] = row[i + b * kThreads];
+      } else {
+#pragma unroll
+        for (int k = 0; k < kWidth; ++k) packs[b].values[k] = static_cast<T>(kNothing);
+      }
+    }
+  }
+};
+
+// What a row's arithmetic needs beside its logits, made on the host. The gradient of one logit is p (constant + slope (log2 p -
+// log2 p_teacher)) - forward p_teacher + plain p_plain, less `chosen` at the target.
+//
+// d CE / d logit[v] = p[v] - [v is the target], at temperature 1. With p at the temperature: d KL(t || s) / d logit[v] =
+// (p_s - p_t) / temperature and d KL(s || t) / d logit[v] = p_s (log p_s - log p_t - KL(s || t)) / temperature.
+template <class Sum>
+struct Coefficients {
+  Sum cooling = 1, scale = 0;                       // 1 / temperature; the same in units of log2
+  Sum cross_entropy = 0, forward = 0, reverse = 0;  // a token's slopes before its weight
+  bool separate = false;                            // cross-entropy is of another temperature than the divergences
+};
+
+template <class Sum>
+Coefficients<Sum> coefficients(const CudaLossRows& work) {
+  Coefficients<Sum> c;
+  const double cooling = work.teacher ? 1 / work.mix.temperature : 1;
+  c.cooling = static_cast<Sum>(cooling);
+  c.scale = static_cast<Sum>(kLog2e * cooling);
+  c.cross_entropy = static_cast<Sum>(work.mix.cross_entropy);
+  c.forward = static_cast<Sum>(work.mix.forward_kl * cooling);
+  c.reverse = static_cast<Sum>(work.mix.reverse_kl * cooling);
+  c.separate = work.targets && cooling != 1;
+  return c;
+}
+
+template <class Sum, int kWidth>
+__device__ Sum largest(const Pack<Sum, kWidth>& pack) {
+  Sum top = kNothing;
+#pragma unroll
+  for (int k = 0; k < kWidth; ++k) top = max(top, pack.values[k]);
+  return top;
+}
+
+template <class Sum, int kWidth, bool kTeacher>
+__device__ void add(Sums<Sum>& sums, const Pack<Sum, kWidth>& student, const Pack<Sum, kWidth>& teacher,
+                    const Coefficients<Sum>& c) {
+  const Sum top = largest(student), log2e = static_cast<Sum>(kLog2e);
+  sums.student.raise(top * c.scale);
+  if constexpr (kTeacher) sums.teacher.raise(largest(teacher) * c.scale);
+  if (c.separate) sums.plain.raise(top * log2e);
+#pragma unroll
+  for (int k = 0; k < kWidth; ++k) {
+    const Sum x = student.values[k], p = power_of_two(x * c.scale - sums.student.top);
+    sums.student.total += p;
+    if (c.separate) sums.plain.total += power_of_two(x * log2e - sums.plain.top);
+    if constexpr (kTeacher) {
+      const Sum y = teacher.values[k], q = power_of_two(y * c.scale - sums.teacher.top);
+      sums.student.difference += p * (x - y);
+      sums.teacher.total += q;
+      sums.teacher.difference += q * (x - y);
+    }
+  }
+}
+
+#if __CUDA_ARCH__ >= 900
+// Of the whole cluster, in the order of its blocks. No block may end before release_cluster(): others read its shared memory.
+template <class Sum>
+__device__ void over_cluster(Sums<Sum>& sums, Sums<Sum>* block) {
+  const auto cluster = cooperative_groups::this_cluster();
+  if (threadIdx.x == 0) *block = sums;
+  cluster.sync();
+  if (threadIdx.x < 32) {
+    sums = threadIdx.x < cluster.num_blocks() ? *cluster.map_shared_rank(block, threadIdx.x) : Sums<Sum>();
+    sums.over_warp();
+  }
+}
+__device__ void release_cluster() {
+  cooperative_groups::this_cluster().sync();
+}
+#endif
+
+// Every thread gets the sums over all of the row's threads.
+template <class Sum>
+__device__ Sums<Sum> over_row(Sums<Sum> sums) {
+  __shared__ Sums<Sum> warps[kWarps], block, row;
+  sums.over_warp();
+  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = sums;
+  __syncthreads();
+  if (threadIdx.x < 32) {
+    sums = threadIdx.x < kWarps ? warps[threadIdx.x] : Sums<Sum>();
+    sums.over_warp();
+  }
+#if __CUDA_ARCH__ >= 900
+  over_cluster(sums, &block);
+#endif
+  if (threadIdx.x == 0) row = sums;
+  __syncthreads();
+  return row;
+}
+
+template <class Sum>
+struct Slopes {
+  Sum constant, slope, forward, plain, chosen;
+
+  __device__ Slopes(const Coefficients<Sum>& c, Sum weight, Sum reverse_kl)
+      : constant(weight * (c.forward - c.reverse * reverse_kl + (c.separate ? Sum(0) : c.cross_entropy))),
+        slope(weight * c.reverse * static_cast<Sum>(kLn2)),
+        forward(weight * c.forward),
+        plain(c.separate ? weight * c.cross_entropy : Sum(0)),
+        chosen(weight * c.cross_entropy) {}
+};
+
+template <class Slope, class Sum, int kWidth, bool kTeacher>
+__device__ Pack<Slope, kWidth> gradient_of(const Pack<Sum, kWidth>& student, const Pack<Sum, kWidth>& teacher,
+                                           const Slopes<Sum>& s, const Sum (&log_totals)[3], Sum scale) {
+  Pack<Slope, kWidth> gradient;
+#pragma unroll
+  for (int k = 0; k < kWidth; ++k) {
+    const Sum x = student.values[k], log_p = x * scale - log_totals[0];
+    Sum factor = s.constant, g = 0;
+    if constexpr (kTeacher) {
+      const Sum log_q = teacher.values[k] * scale - log_totals[1];
+      factor += s.slope * (log_p - log_q);
+      if (s.forward != 0) g = -s.forward * power_of_two(log_q);
+    }
+    g += power_of_two(log_p) * factor;
+    if (kTeacher && s.plain != 0) g += s.plain * power_of_two(x * static_cast<Sum>(kLog2e) - log_totals[2]);
+    gradient.values[k] = static_cast<Slope>(g);
+  }
+  return gradient;
+}
+
+template <class Sum>
+__device__ void store(void* to, std::int64_t row, Sum value) {
+  if (to) static_cast<Sum*>(to)[row] = value;
+}
+
+template <class Slope, class Sum, int kWidth, bool kTeacher>
+__global__ void __launch_bounds__(kThreads, sizeof(Sum) == 8 ? 1 : kBlocks)
+    loss_kernel(const CudaLossRows work, const Coefficients<Sum> c, int sharers) {
+  using Row = Pack<Sum, kWidth>;
+  const std::int64_t row = blockIdx.x / sharers, part = blockIdx.x % sharers, packs = work.vocabulary / kWidth;
+  const Row* const logits = static_cast<const Row*>(work.logits) + row * packs;
+  const Row* const teacher = kTeacher ? static_cast<const Row*>(work.teacher) + row * packs : nullptr;
+  const std::int64_t first = packs * part / sharers + threadIdx.x, end = packs * (part + 1) / sharers;
+  const std::int64_t target = work.targets ? work.targets[row] : -1;
+  const bool known = target >= 0 && target < work.vocabulary;
+  const Sum chosen = known ? reinterpret_cast<const Sum*>(logits)[target] : static_cast<Sum>(NAN);
+
+  Batch<Sum, kWidth> students, teachers;
+  Sums<Sum> sums;
+  for (std::int64_t i = first; i < end; i += kThreads * kBatch) {
+    students.load(logits, i, end);
+    if constexpr (kTeacher) teachers.load(teacher, i, end);
+#pragma unroll
+    for (int b = 0; b < kBatch; ++b) add<Sum, kWidth, kTeacher>(sums, students.packs[b], teachers.packs[b], c);
+  }
+  sums = over_row(sums);
+
+  const Sum log_totals[3] = {sums.student.log_total(), sums.teacher.log_total(), sums.plain.log_total()};
+  const Sum apart = static_cast<Sum>(kLn2) * (log_totals[0] - log_totals[1]),
+            reverse_kl = c.cooling * sums.student.mean() - apart;
+  if (part == 0 && threadIdx.x == 0) {
+    if (work.targets)
+      store<Sum>(work.cross_entropy, row, static_cast<Sum>(kLn2) * (c.separate ? log_totals[2] : log_totals[0]) - chosen);
+    if (kTeacher) store<Sum>(work.forward_kl, row, apart - c.cooling * sums.teacher.mean());
+    if (kTeacher) store<Sum>(work.reverse_kl, row, reverse_kl);
+  }
+  if (work.gradient) {
+    auto* const gradients = static_cast<Pack<Slope, kWidth>*>(work.gradient) + row * packs;
+    const Slopes<Sum> s(c, static_cast<const Sum*>(work.weights)[row], kTeacher ? reverse_kl : Sum(0));
+    for (std::int64_t i = first; i < end; i += kThreads * kBatch) {
+      students.load(logits, i, end);
+      if constexpr (kTeacher) teachers.load(teacher, i, end);
+#pragma unroll
+      for (int b = 0; b < kBatch; ++b) {
+        const std::int64_t place = i + b * kThreads;
+        if (place >= end) break;
+        Pack<Slope, kWidth> gradient =
+            gradient_of<Slope, Sum, kWidth, kTeacher>(students.packs[b], teachers.packs[b], s, log_totals, c.scale);
+        if (known && place == target / kWidth) {
+#pragma unroll
+          for (int k = 0; k < kWidth; ++k)
+            if (k == target % kWidth) gradient.values[k] = static_cast<Slope>(static_cast<Sum>(gradient.values[k]) - s.chosen);
+        }
+        gradients[place] = gradient;
+      }
+    }
+  }
+#if __CUDA_ARCH__ >= 900
+  release_cluster();
+#endif
+}
+
+int sharers_of(std::int64_t vocabulary) {
+  int device = 0, major = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  int sharers = 1;
+  while (major >= 9 && sharers < kCluster && vocabulary / (2 * sharers) >= kSliceForCluster) sharers *= 2;
+  return sharers;
+}
+
+template <class Slope, class Sum, int kWidth, bool kTeacher>
+void launch(const CudaLossRows& work, cudaStream_t stream) {
+  const int sharers = sharers_of(work.vocabulary);
+  cudaLaunchAttribute cluster;
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim = {static_cast<unsigned>(sharers), 1, 1};
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(work.rows * sharers));
+  config.blockDim = dim3(kThreads);
+  config.stream = stream;
+  config.attrs = &cluster;
+  config.numAttrs = sharers > 1 ? 1 : 0;
+  const cudaError_t error =
+      cudaLaunchKernelEx(&config, loss_kernel<Slope, Sum, kWidth, kTeacher>, work, coefficients<Sum>(work), sharers);
+  if (error != cudaSuccess) throw std::runtime_error(std::string("linear_loss: ") + cudaGetErrorString(error));
+}
+
+template <class Slope, class Sum>
+void dispatch(const CudaLossRows& work, cudaStream_t stream) {
+  constexpr int width = 16 / sizeof(Sum);
+  const bool packed = work.vocabulary % width == 0;
+  if (work.teacher)
+    packed ? launch<Slope, Sum, width, true>(work, stream) : launch<Slope, Sum, 1, true>(work, stream);
+  else
+    packed ? launch<Slope, Sum, width, false>(work, stream) : launch<Slope, Sum, 1, false>(work, stream);
+}
+
+}  // namespace loss_cuda
+
+void loss_rows_cuda(const CudaLossRows& work, void* stream) {
+  if (work.rows == 0) return;
+  const auto queue = static_cast<cudaStream_t>(stream);
+  if (work.float64) return loss_cuda::dispatch<double, double>(work, queue);
+  work.narrow ? loss_cuda::dispatch<__nv_bfloat16, float>(work, queue) : loss_cuda::dispatch<float, float>(work, queue);
+}
+
+}  // namespace molt::ops
