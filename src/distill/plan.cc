@@ -12,7 +12,6 @@
 #include "distill/objective.h"
 #include "distill/run_training.h"
 #include "formats/hugging_face.h"
-#include "ops/linear_loss/linear_loss.h"
 #include "train/patterns.h"
 
 namespace molt {
@@ -40,45 +39,6 @@ double count(Model& model) {
   return total;
 }
 
-// Values a token that backward needs: what goes into each product and what comes out of it.
-struct Kept {
-  double mixer = 0, block = 0;  // the block's without the mixer's
-};
-
-Kept kept_values(Block& block) {
-  Kept kept;
-  block.visit("", [&](const std::string& name, at::Tensor& value) {
-    if (value.dim() != 2 || !name.ends_with(".weight")) return;
-    (name.starts_with(".mixers.") ? kept.mixer : kept.block) += static_cast<double>(value.size(0) + value.size(1));
-  });
-  return kept;
-}
-
-double activations(Model& student, Model& teacher, const StageConfig& stage, double element) {
-  const double hidden = static_cast<double>(student.config().hidden_size);
-  const auto tokens = static_cast<double>(stage.training.micro_batch_tokens);
-  double kept = 0, largest_block = 0, largest_mixer = 0;
-  for (Block& block : student.blocks) {
-    const Kept values = kept_values(block);
-    const std::string& recompute = stage.training.recompute;
-    kept += recompute == "block" ? hidden : recompute == "mixer" ? hidden + values.block : values.mixer + values.block;
-    largest_block = std::max(largest_block, values.mixer + values.block);
-    largest_mixer = std::max(largest_mixer, values.mixer);
-  }
-  kept += stage.training.recompute == "block" ? largest_block : stage.training.recompute == "mixer" ? largest_mixer : 0;
-  if (stage.head.distills()) {
-    double passing = 0;
-    for (Block& block : teacher.blocks) {
-      const Kept values = kept_values(block);
-      passing = std::max(passing, values.mixer + values.block);
-    }
-    kept = std::max(kept, passing) + hidden;
-  }
-  const std::int64_t vocabulary = student.config().vocabulary;
-  const double chunk = static_cast<double>(ops::loss_chunk_rows(vocabulary, at::kCPU) * vocabulary) * fp32_bytes;
-  return kept * tokens * element + chunk * (stage.head.distills() ? 4 : 2);
-}
-
 double ranking_flops(const StageConfig& stage, const Model& student, const Model& teacher, std::int64_t candidates,
                      double context) {
   const RankConfig& rank = stage.choose.rank;
@@ -102,13 +62,14 @@ double checkpoint_disk(const LoopConfig& loop, double weights, double trained) {
 
 class Planner {
  public:
-  Planner(const RecipeConfig& recipe, const ModelConfig& teacher, at::ScalarType dtype, const std::string& place)
+  Planner(const RecipeConfig& recipe, const ModelConfig& teacher, at::Device device, at::ScalarType dtype,
+          const std::string& place)
       : recipe_(recipe),
         place_(place),
         configs_(stage_configs(recipe, teacher, place)),
         teacher_(teacher),
-        element_(static_cast<double>(c10::elementSize(dtype))),
-        master_(dtype == at::kFloat ? 0 : fp32_bytes) {
+        device_(device),
+        dtype_(dtype) {
     for (const Parameter& parameter : teacher_.parameters()) teacher_names_.insert(parameter.name);
   }
 
@@ -145,15 +106,16 @@ class Planner {
       const auto values = static_cast<double>(value.numel());
       if (trained.contains(name)) plan.trained += values;
       const bool shared = !trained.contains(name) && !touched.contains(name) && teacher_names_.contains(name);
-      if (!shared) plan.memory.student += values * element_;
+      if (!shared) plan.memory.student += values * element();
     });
     touched.insert(trained.begin(), trained.end());
-    plan.memory.teacher = stage.head.distills() || !fresh.empty() ? count(teacher_) * element_ : 0;
-    plan.memory.gradients = plan.trained * fp32_bytes;
-    plan.memory.optimizer = plan.trained * (2 * fp32_bytes + master_);
-    plan.memory.activations = activations(student, teacher_, stage, element_);
+    plan.memory.teacher = stage.head.distills() || !fresh.empty() ? count(teacher_) * element() : 0;
+    plan_training(plan.memory, plan.trained, dtype_);
+    plan.memory.activations =
+        activation_bytes(student, stage.head.distills() ? &teacher_ : nullptr,
+                         {stage.training.micro_batch_tokens, recompute_of(stage.training.recompute), dtype_, device_});
 
-    const double weights = plan.parameters * element_;
+    const double weights = plan.parameters * element();
     plan.disk = checkpoint_disk(stage.training, weights, plan.trained) + weights;
     if (stage.match && !fresh.empty()) {
       const double matched = tokens_of(*stage.match);
@@ -174,11 +136,14 @@ class Planner {
   double teacher_parameters() { return count(teacher_); }
 
  private:
+  double element() const { return static_cast<double>(c10::elementSize(dtype_)); }
+
   const RecipeConfig& recipe_;
   const std::string& place_;
   std::map<std::string, ModelConfig> configs_;
   Model teacher_;
-  double element_, master_;
+  at::Device device_;
+  at::ScalarType dtype_;
   std::set<std::string> teacher_names_;
   std::map<std::string, std::set<std::string>> touched_;  // by stage: parameters that are not the teacher's any more
 };
@@ -225,8 +190,9 @@ ModelConfig teacher_config(const RecipeConfig& recipe, const std::string& place)
 RecipePlan plan_recipe(const RecipeConfig& recipe, const ModelConfig& teacher, const std::string& place) {
   RecipePlan plan;
   const bool on_gpu = recipe.device == "cuda" || (recipe.device == "auto" && this_machine("auto", place).memory == "GPU");
-  plan.dtype = dtype_of(recipe.dtype, on_gpu ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU));
-  planning::Planner planner(recipe, teacher, plan.dtype, place);
+  const at::Device device = on_gpu ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
+  plan.dtype = dtype_of(recipe.dtype, device);
+  planning::Planner planner(recipe, teacher, device, plan.dtype, place);
   plan.teacher_parameters = planner.teacher_parameters();
   plan.context = planning::mean_context(recipe.data, recipe.training.micro_batch_tokens);
   for (const StageConfig& stage : recipe.stages) plan.stages.push_back(planner.stage(stage));

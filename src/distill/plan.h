@@ -4,18 +4,9 @@
 #include <vector>
 
 #include "distill/recipe.h"
+#include "train/memory_plan.h"
 
 namespace molt {
-
-// Bytes while a stage trains.
-struct MemoryPlan {
-  double teacher = 0;      // weights
-  double student = 0;      // weights that it does not share with the teacher
-  double gradients = 0;    // fp32
-  double optimizer = 0;    // moments, and fp32 masters where weights have fewer bits
-  double activations = 0;  // estimate: inputs and outputs of every product that backward needs, and the head's chunks
-  double total() const { return teacher + student + gradients + optimizer + activations; }
-};
 
 struct StagePlan {
   std::string name, from;

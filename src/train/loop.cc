@@ -24,11 +24,6 @@ using Clock = std::chrono::steady_clock;
 
 constexpr double kNoLimit = std::numeric_limits<double>::infinity();
 
-Recompute recompute_of(const std::string& word) {
-  if (word == "mixer") return Recompute::mixer;
-  return word == "block" ? Recompute::block : Recompute::none;
-}
-
 // How many tokens a token sees on average, itself included.
 std::int64_t mean_context(const Sequences& sequences) {
   double pairs = 0;

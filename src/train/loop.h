@@ -44,6 +44,9 @@ struct LoopConfig {
   void visit(ConfigVisitor& visitor);
 };
 
+// Of LoopConfig's word.
+Recompute recompute_of(const std::string& word);
+
 struct LoopParts {
   Model& model;
   Objective& objective;

@@ -39,4 +39,9 @@ void LoopConfig::visit(ConfigVisitor& v) {
           ", expected a number from 0 to below 1");
 }
 
+Recompute recompute_of(const std::string& word) {
+  if (word == "mixer") return Recompute::mixer;
+  return word == "block" ? Recompute::block : Recompute::none;
+}
+
 }  // namespace molt

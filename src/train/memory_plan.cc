@@ -1,0 +1,74 @@
+#include "train/memory_plan.h"
+
+#include <algorithm>
+
+#include "ops/linear_loss/linear_loss.h"
+
+namespace molt {
+
+namespace memory_plan {
+
+constexpr double fp32_bytes = 4;
+
+// Values of one token in one block.
+struct Values {
+  double mixer = 0, block = 0;  // kept for backward; the block's without the mixer's
+  double widest = 0;            // of a product's output
+
+  double all() const { return mixer + block; }
+};
+
+Values values_of(Block& block) {
+  Values values;
+  block.visit("", [&](const std::string& name, at::Tensor& value) {
+    if (value.dim() != 2 || !name.ends_with(".weight")) return;
+    (name.starts_with(".mixers.") ? values.mixer : values.block) += static_cast<double>(value.size(0) + value.size(1));
+    values.widest = std::max(values.widest, static_cast<double>(value.size(0)));
+  });
+  return values;
+}
+
+// Of a forward pass without gradients: the widest product's output, its input and the residual stream.
+double passing(Model& model) {
+  double widest = 0;
+  for (Block& block : model.blocks) widest = std::max(widest, values_of(block).widest);
+  return 1.5 * widest + 3 * static_cast<double>(model.config().hidden_size);
+}
+
+double logits(const Model& model, bool teacher, const ActivationShape& shape) {
+  return ops::loss_chunks(shape.tokens, model.config().vocabulary, teacher, /*gradient=*/true, shape.dtype, shape.device).bytes;
+}
+
+}  // namespace memory_plan
+
+double activation_bytes(Model& student, Model* teacher, const ActivationShape& shape) {
+  using namespace memory_plan;
+  const auto hidden = static_cast<double>(student.config().hidden_size);
+  double kept = 0, largest_block = 0, largest_mixer = 0, widest = 0;
+  for (Block& block : student.blocks) {
+    const Values values = values_of(block);
+    kept += shape.recompute == Recompute::block   ? hidden
+            : shape.recompute == Recompute::mixer ? hidden + values.block
+                                                  : values.all();
+    largest_block = std::max(largest_block, values.all());
+    largest_mixer = std::max(largest_mixer, values.mixer);
+    widest = std::max(widest, values.widest);
+  }
+  // Of the final norm: its input, its output and the output's gradient; of the teacher its final hidden states.
+  const double ends = (teacher ? 4 : 3) * hidden;
+  const double again = shape.recompute == Recompute::block   ? largest_block
+                       : shape.recompute == Recompute::mixer ? largest_mixer
+                                                             : 0;
+  const double unit = static_cast<double>(shape.tokens) * static_cast<double>(c10::elementSize(shape.dtype));
+  const double at_loss = (kept + ends) * unit + logits(student, teacher != nullptr, shape);
+  const double in_backward = (kept + ends + again + widest + 2 * hidden) * unit;
+  return std::max({at_loss, in_backward, teacher ? passing(*teacher) * unit : 0});
+}
+
+void plan_training(MemoryPlan& plan, double trained, at::ScalarType dtype) {
+  const bool master = dtype != at::kFloat && dtype != at::kDouble;
+  plan.gradients = trained * memory_plan::fp32_bytes;
+  plan.optimizer = trained * memory_plan::fp32_bytes * (master ? 3 : 2);
+}
+
+}  // namespace molt

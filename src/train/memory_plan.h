@@ -1,0 +1,36 @@
+// How much memory training takes, from the shapes of a model alone: no weights are read.
+#pragma once
+#include <cstdint>
+
+#include "model/model.h"
+#include "train/loop.h"
+
+namespace molt {
+
+// Bytes while a model trains.
+struct MemoryPlan {
+  double teacher = 0;      // weights
+  double student = 0;      // weights that it does not share with the teacher
+  double gradients = 0;    // fp32
+  double optimizer = 0;    // moments, and fp32 masters where weights have fewer bits
+  double activations = 0;  // at the peak: what backward needs, and what passes through the widest place beside it
+  double total() const { return teacher + student + gradients + optimizer + activations; }
+};
+
+// What a micro-batch's activations depend on beside the models.
+struct ActivationShape {
+  std::int64_t tokens = 0;
+  Recompute recompute = Recompute::none;
+  at::ScalarType dtype = at::kFloat;
+  at::Device device = at::kCPU;
+};
+
+// At the peak of forward and backward; `teacher` may be null. Kept for a block's backward pass: what goes into each product and
+// what comes out of it, which is what the operations between them need. Beside it there is at most one of: the head's chunk of
+// logits; in backward, the gradient of the widest product; the teacher's forward pass, before anything of the student's is kept.
+double activation_bytes(Model& student, Model* teacher, const ActivationShape& shape);
+
+// Gradients, moments and masters of `trained` parameters.
+void plan_training(MemoryPlan& plan, double trained, at::ScalarType dtype);
+
+}  // namespace molt
