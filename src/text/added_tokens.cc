@@ -51,35 +51,6 @@ AddedTokens::Token parse(const Json& json, const std::string& place) {
 
 }  // namespace added
 
-void TokenTree::add(std::string_view content, std::int32_t value) {
-  std::uint32_t at = 0;
-  for (const char byte : content) {
-    auto& children = nodes_[at].children;
-    const auto child = std::lower_bound(children.begin(), children.end(), std::pair(byte, std::uint32_t{0}));
-    if (child != children.end() && child->first == byte) {
-      at = child->second;
-    } else {
-      at = static_cast<std::uint32_t>(nodes_.size());
-      children.insert(child, {byte, at});
-      nodes_.emplace_back();
-    }
-  }
-  nodes_[at].value = value;
-}
-
-std::int32_t TokenTree::longest(std::string_view text, std::size_t& length) const {
-  std::int32_t value = -1;
-  std::uint32_t at = 0;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const auto& children = nodes_[at].children;
-    const auto child = std::lower_bound(children.begin(), children.end(), std::pair(text[i], std::uint32_t{0}));
-    if (child == children.end() || child->first != text[i]) break;
-    at = child->second;
-    if (nodes_[at].value >= 0) value = nodes_[at].value, length = i + 1;
-  }
-  return value;
-}
-
 AddedTokens::AddedTokens(const Json& list, const std::string& place, const TokenModel& model, const Normalizer* normalizer) {
   require(list.is_array(), place, ": found ", list.type_name(), ", expected a list");
   const auto model_size = static_cast<std::int64_t>(model.vocabulary().size());

@@ -9,24 +9,9 @@
 #include "text/model.h"
 #include "text/normalizer.h"
 #include "text/pieces.h"
+#include "text/token_tree.h"
 
 namespace molt::text {
-
-// A set of byte strings; finds the longest that begins at a place. A tree of bytes.
-class TokenTree {
- public:
-  void add(std::string_view content, std::int32_t value);
-  // The value of the longest string that `text` begins with and its length; -1 if there is none.
-  std::int32_t longest(std::string_view text, std::size_t& length) const;
-  bool empty() const { return nodes_.size() == 1; }
-
- private:
-  struct Node {
-    std::vector<std::pair<char, std::uint32_t>> children;  // sorted by byte
-    std::int32_t value = -1;
-  };
-  std::vector<Node> nodes_ = std::vector<Node>(1);
-};
 
 class AddedTokens {
  public:

@@ -2,6 +2,7 @@
 
 #include "text/bpe.h"
 #include "text/component.h"
+#include "text/unigram.h"
 #include "text/word_level.h"
 
 namespace molt::text {
@@ -34,7 +35,8 @@ void WordLevel::tokenize(const Pieces& pieces, std::vector<std::int32_t>& ids) c
 std::unique_ptr<TokenModel> make_model(const Json& json, const std::string& place) {
   // Files of early versions give no type to the only model there was.
   if (json.is_object() && !json.contains("type") && json.contains("merges")) return std::make_unique<Bpe>(json, place);
-  return make_component<models::Made>(json, place, {{"BPE", models::make<Bpe>}, {"WordLevel", models::make<WordLevel>}});
+  return make_component<models::Made>(
+      json, place, {{"BPE", models::make<Bpe>}, {"Unigram", models::make<Unigram>}, {"WordLevel", models::make<WordLevel>}});
 }
 
 }  // namespace molt::text

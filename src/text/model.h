@@ -23,7 +23,7 @@ class TokenModel {
   Vocabulary vocabulary_;
 };
 
-// From the `model` of a tokenizer.json: BPE, WordLevel.
+// From the `model` of a tokenizer.json: BPE, Unigram, WordLevel.
 std::unique_ptr<TokenModel> make_model(const Json& json, const std::string& place);
 
 }  // namespace molt::text

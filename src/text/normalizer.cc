@@ -98,6 +98,20 @@ class Strip : public Normalizer {
   bool left_, right_;
 };
 
+// Drops every mark; an accent that is part of its letter has to be taken apart before (NFD, NFKD).
+class StripAccents : public Normalizer {
+ public:
+  void apply(std::string& text) const override {
+    std::string kept;
+    kept.reserve(text.size());
+    for (std::size_t position = 0; position < text.size();) {
+      const std::size_t begin = position;
+      if (!is_mark(next_code_point(text, position))) kept.append(text, begin, position - begin);
+    }
+    text = std::move(kept);
+  }
+};
+
 class Sequence : public Normalizer {
  public:
   explicit Sequence(std::vector<std::unique_ptr<Normalizer>> parts) : parts_(std::move(parts)) {}
@@ -128,6 +142,10 @@ Made make_lowercase(const Json&, const std::string&) {
   return std::make_unique<Lowercase>();
 }
 
+Made make_strip_accents(const Json&, const std::string&) {
+  return std::make_unique<StripAccents>();
+}
+
 Made make_strip(const Json& json, const std::string& place) {
   return std::make_unique<Strip>(get<bool>(json, "strip_left", place), get<bool>(json, "strip_right", place));
 }
@@ -148,6 +166,7 @@ std::unique_ptr<Normalizer> make_normalizer(const Json& json, const std::string&
                                             {"Replace", normalizers::make_replace},
                                             {"Lowercase", normalizers::make_lowercase},
                                             {"Strip", normalizers::make_strip},
+                                            {"StripAccents", normalizers::make_strip_accents},
                                             {"Sequence", normalizers::make_sequence}});
 }
 

@@ -14,7 +14,8 @@ class Normalizer {
   virtual void apply(std::string& text) const = 0;
 };
 
-// From the `normalizer` of a tokenizer.json: NFC, NFD, NFKC, NFKD, Prepend, Replace, Lowercase, Strip, Sequence.
+// From the `normalizer` of a tokenizer.json: NFC, NFD, NFKC, NFKD, Prepend, Replace, Lowercase, Strip,
+// StripAccents, Sequence.
 std::unique_ptr<Normalizer> make_normalizer(const Json& json, const std::string& place);
 
 }  // namespace molt::text

@@ -33,6 +33,7 @@ class Utf8Repair {
 bool is_whitespace(char32_t code_point);   // White_Space
 bool is_numeric(char32_t code_point);      // general categories Nd, Nl, No
 bool is_punctuation(char32_t code_point);  // ASCII punctuation and symbols, general categories P*
+bool is_mark(char32_t code_point);         // general categories M*
 bool is_word(char32_t code_point);         // Alphabetic, marks, decimal digits, connector punctuation, joiners
 
 }  // namespace molt::text

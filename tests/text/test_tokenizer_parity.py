@@ -148,6 +148,30 @@ def word_level():
     return tokenizer
 
 
+def unigram(byte_fallback=False, normalizer=None, pre_tokenizer=None):
+    """The shape of SentencePiece's unigram models."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=700, special_tokens=["<unk>", "<s>", "</s>"], unk_token="<unk>", show_progress=False, max_piece_length=12
+    )
+    tokenizer.train_from_iterator(corpus()[:300] + SAMPLE, trainer)
+    tree = json.loads(tokenizer.to_str())
+    vocab = tree["model"]["vocab"]
+    lowest = min(score for _, score in vocab)
+    if byte_fallback:
+        vocab += [[f"<0x{byte:02X}>", lowest - 1] for byte in range(256)]
+        tree["model"]["byte_fallback"] = True
+    vocab += [["▁▁", lowest + 2], ["the", lowest], ["ß", lowest]]  # the second one stands for an earlier one of its kind
+    tokenizer = Tokenizer.from_str(json.dumps(tree))
+    tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = pre_tokenizer
+    last = decoders.Metaspace() if pre_tokenizer else decoders.Replace("▁", " ")
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), last, decoders.Fuse()])
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", pair="$A $B </s>", special_tokens=[("</s>", 2)])
+    return tokenizer
+
+
 def stories():
     return Tokenizer.from_file(str(SHARED / "data/stories260k/tokenizer.json"))
 
@@ -162,6 +186,12 @@ def all_tokenizers():
         "llama2": sentencepiece(byte_fallback=True),
         "mistral": sentencepiece(pre_tokenizers.Metaspace(prepend_scheme="first", split=False), byte_fallback=True),
         "metaspace": sentencepiece(pre_tokenizers.Metaspace(prepend_scheme="always")),
+        "unigram": unigram(pre_tokenizer=pre_tokenizers.Metaspace()),
+        "unigram-bytes": unigram(byte_fallback=True, normalizer=normalizers.Replace(" ", "▁")),
+        "unigram-plain": unigram(
+            normalizer=normalizers.Sequence([normalizers.NFKD(), normalizers.StripAccents(), normalizers.Lowercase()]),
+            pre_tokenizer=pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]),
+        ),
         "word-level": word_level(),
     }
     if (SHARED / "data/stories260k").exists():

@@ -72,6 +72,33 @@ TEST(Tokenizer, EncodesInLlamaShape) {
   EXPECT_FALSE(tokenizer->is_special(7));
 }
 
+// The sum of log-probabilities decides, not the longest token; of two ways with the same sum the one found first stays.
+TEST(Tokenizer, UnigramTakesTheMostProbableCut) {
+  Tree json = tokenizer_json({{"type", "Unigram"},
+                              {"unk_id", 0},
+                              {"vocab", Tree::parse(R"([["<unk>", 0], ["a", -1], ["b", -1], ["ab", -3], ["bc", -1], ["c", -2.5],
+                                                        ["abc", -2.5]])")}});
+  const auto tokenizer = parse(json);
+  EXPECT_EQ(tokenizer->encode("ab", false), (Ids{1, 2}));
+  EXPECT_EQ(tokenizer->encode("abc", false), (Ids{1, 4}));
+  EXPECT_EQ(tokenizer->encode("axyzb", false), (Ids{1, 0, 2}));  // neighbours without a token are one
+  json["model"]["byte_fallback"] = true;
+  for (const char* byte : {"<0x78>", "<0x79>"}) json["model"]["vocab"].push_back({byte, -5});
+  EXPECT_EQ(parse(json)->encode("axyb", false), (Ids{1, 7, 8, 2}));
+  EXPECT_EQ(parse(json)->encode("axzb", false), (Ids{1, 0, 2}));  // z has no byte token
+}
+
+TEST(Tokenizer, RefusesABrokenUnigram) {
+  const auto error = [](const char* model) { return error_in(tokenizer_json(Tree::parse(model))); };
+  EXPECT_EQ(error(R"({"type": "Unigram", "vocab": [["a", "b"]]})"),
+            "test.json: model: vocab[0]: found [\"a\",\"b\"], expected [token, log-probability]");
+  EXPECT_EQ(error(R"({"type": "Unigram", "vocab": {"a": 1}})"), "test.json: model: vocab: found object, expected a list");
+  EXPECT_EQ(error(R"({"type": "Unigram", "unk_id": 3, "vocab": [["a", -1]]})"),
+            "test.json: model: unk_id: found 3, expected an id below the vocabulary's size 1");
+  const auto tokenizer = parse(tokenizer_json(Tree::parse(R"({"type": "Unigram", "vocab": [["a", -1]]})")));
+  EXPECT_THROW(tokenizer->encode("b", false), UserError);
+}
+
 TEST(Tokenizer, DecodesInLlamaShape) {
   const auto tokenizer = parse(llama_shape());
   EXPECT_EQ(tokenizer->decode(Ids{1, 7, 3, 7}), "ab  ab");
@@ -220,8 +247,8 @@ TEST(Tokenizer, RefusesBrokenFilesInOneLine) {
   json["model"]["vocab"]["a"] = 3'000'000'000u;
   EXPECT_EQ(error_in(json), "test.json: model: vocab: found 3000000000, expected a whole number in [0, 2147483647)");
   json = llama_shape();
-  json["model"]["type"] = "Unigram";
-  EXPECT_EQ(error_in(json), "test.json: model: type: found \"Unigram\", expected one of BPE, WordLevel");
+  json["model"]["type"] = "WordPiece";
+  EXPECT_EQ(error_in(json), "test.json: model: type: found \"WordPiece\", expected one of BPE, Unigram, WordLevel");
   json["model"]["type"] = 3;
   EXPECT_NE(error_in(json).find("test.json: model: type: found 3"), std::string::npos);
   json = llama_shape();
