@@ -63,28 +63,37 @@ ModelConfig converted_config(const ModelConfig& config, const std::vector<std::i
   return converted;
 }
 
-void convert_layers(Model& student, const Model& teacher, const std::vector<std::int64_t>& layers,
-                    const TargetMixerConfig& target, std::uint64_t seed, const std::string& place) {
-  const MixerKind& kind = mixer_kind(target.type, place);
-  require(kind.from_attention, place, ": a layer cannot be converted to \"", target.type, "\"");
-  require(student.config().num_layers() == teacher.config().num_layers(), place, ": the model has ",
-          student.config().num_layers(), " layers and its teacher ", teacher.config().num_layers(), ", expected the same");
-  conversion::check_layers(student.config(), layers, place);
-  const std::vector<std::int64_t> of_teacher = attention_layers(teacher.config());
+void check_conversion(const ModelConfig& student, const ModelConfig& teacher, const std::vector<std::int64_t>& layers,
+                      const std::string& place) {
+  require(student.num_layers() == teacher.num_layers(), place, ": the model has ", student.num_layers(),
+          " layers and its teacher ", teacher.num_layers(), ", expected the same");
+  conversion::check_layers(student, layers, place);
+  const std::vector<std::int64_t> of_teacher = attention_layers(teacher);
   for (const std::int64_t layer : layers) {
     require(std::binary_search(of_teacher.begin(), of_teacher.end(), layer), place, ": layer ", layer,
             " of the teacher is no attention layer to take weights from");
   }
+}
+
+std::unique_ptr<Mixer> convert_mixer(const TargetMixerConfig& target, const ModelConfig& student, const Mixer& attention,
+                                     std::int64_t layer, std::uint64_t seed, const std::string& place) {
+  const MixerKind& kind = mixer_kind(target.type, place);
+  require(kind.from_attention, place, ": a layer cannot be converted to \"", target.type, "\"");
+  InitialiseOptions options;
+  options.seed = derive_seed(seed, "convert", static_cast<std::uint64_t>(layer));
+  try {
+    return kind.from_attention(*target.settings, student, attention, options);
+  } catch (const UserError& error) {
+    fail(place, ": layer ", layer, ": ", error.what());
+  }
+}
+
+void convert_layers(Model& student, const Model& teacher, const std::vector<std::int64_t>& layers,
+                    const TargetMixerConfig& target, std::uint64_t seed, const std::string& place) {
+  check_conversion(student.config(), teacher.config(), layers, place);
   for (const std::int64_t layer : layers) {
-    InitialiseOptions options;
-    options.seed = derive_seed(seed, "convert", static_cast<std::uint64_t>(layer));
-    try {
-      auto mixer = kind.from_attention(*target.settings, student.config(),
-                                       teacher.blocks[static_cast<std::size_t>(layer)].mixer(), options);
-      student.set_mixer(layer, target.type, std::move(mixer));
-    } catch (const UserError& error) {
-      fail(place, ": layer ", layer, ": ", error.what());
-    }
+    const Mixer& attention = teacher.blocks[static_cast<std::size_t>(layer)].mixer();
+    student.set_mixer(layer, target.type, convert_mixer(target, student.config(), attention, layer, seed, place));
   }
   student.drop_inactive();
 }

@@ -26,6 +26,13 @@ struct TargetMixerConfig {
 void convert_layers(Model& student, const Model& teacher, const std::vector<std::int64_t>& layers,
                     const TargetMixerConfig& target, std::uint64_t seed, const std::string& place);
 
+// The parts of it. What is wrong with the layers, before anything is changed; and the mixer that takes the place of a layer's
+// attention in a model of configuration `student`.
+void check_conversion(const ModelConfig& student, const ModelConfig& teacher, const std::vector<std::int64_t>& layers,
+                      const std::string& place);
+std::unique_ptr<Mixer> convert_mixer(const TargetMixerConfig& target, const ModelConfig& student, const Mixer& attention,
+                                     std::int64_t layer, std::uint64_t seed, const std::string& place);
+
 // The configuration of the model that convert_layers makes, from configurations alone; the same errors for layers.
 ModelConfig converted_config(const ModelConfig& config, const std::vector<std::int64_t>& layers, const TargetMixerConfig& target,
                              const std::string& place);

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/progress.h"
 #include "base/random.h"
+#include "distill/model_card.h"
 #include "distill/objective.h"
 #include "distill/plan.h"
 #include "distill/recipe_index.h"
@@ -109,6 +110,15 @@ class RecipeRun {
       log_info(title + ": finished");
     }
     score(entry, stage.name, [&] { return open(stage.name); });
+    write_card(stage.name);
+  }
+
+  // Throughput is known when `molt bench --json` of these exports lies beside the index.
+  void write_card(const std::string& stage) const {
+    if (!fs::exists(folder(stage) / "export")) return;  // moved away since it was finished
+    const fs::path bench = output_ / "bench.json";
+    const Json measured = fs::exists(bench) ? read_json(bench) : Json();
+    write_file(folder(stage) / "export" / "README.md", model_card_text(stage_card(index_.json(), stage, measured)));
   }
 
   void train_stage(const StageConfig& stage, const std::string& title, OrderedJson& entry) {

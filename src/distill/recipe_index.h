@@ -16,6 +16,7 @@ class RecipeIndex {
   OrderedJson& stage(const std::string& name);
   bool finished(const std::string& stage);
   void write() const;
+  const OrderedJson& json() const { return json_; }
 
  private:
   fs::path path_;

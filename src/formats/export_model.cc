@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "base/progress.h"
 #include "formats/config_json.h"
 #include "formats/hugging_face.h"
 #include "formats/model_tensors.h"
@@ -27,19 +28,6 @@ constexpr const char* carried_over[] = {
     "generation_config.json",
 };
 
-std::string dtype_word(at::ScalarType dtype) {
-  switch (dtype) {
-    case at::kFloat:
-      return "float32";
-    case at::kBFloat16:
-      return "bfloat16";
-    case at::kHalf:
-      return "float16";
-    default:
-      fail("dtype ", c10::toString(dtype), ": expected float32, bfloat16 or float16 for an export");
-  }
-}
-
 class Exporter {
  public:
   Exporter(Model& model, const ExportOptions& options)
@@ -56,6 +44,7 @@ class Exporter {
 
   void write(const fs::path& folder) {
     for (const StoredParameter& parameter : parameters_) dtypes_.push_back(dtype_of(parameter));
+    check_disk(folder);
     const Family& family = family_for(config_, Json(like_));
     write_json(folder / "config.json", config_json(family));
     if (family.layout) {
@@ -94,10 +83,11 @@ class Exporter {
 
   at::ScalarType dtype_of(const StoredParameter& parameter) {
     const at::Tensor& value = *parameter.value;
-    MOLT_CHECK(!value.is_meta(), parameter.name, " was neither loaded nor initialised");
+    MOLT_CHECK(!value.is_meta() || options_.source, parameter.name, " was neither loaded nor initialised");
     if (!model_.keeps_fp32(parameter.name)) return options_.dtype.value_or(value.scalar_type());
     // Published checkpoints may hold fewer bits here too. They are given back as they came, unless that would lose something.
     const at::ScalarType stored = options_.dtype ? value.scalar_type() : stored_like(parameter.on_disk.front().name);
+    if (value.is_meta()) return stored;
     const bool exact = stored == value.scalar_type() || at::equal(value.to(stored).to(value.scalar_type()), value);
     return exact ? stored : value.scalar_type();
   }
@@ -112,19 +102,31 @@ class Exporter {
     return holder && at::isFloatingType(holder->find(name)->dtype) ? holder->find(name)->dtype : at::kFloat;
   }
 
+  std::int64_t bytes(std::size_t i) const {
+    return parameters_[i].value->numel() * static_cast<std::int64_t>(c10::elementSize(dtypes_[i]));
+  }
+
+  void check_disk(const fs::path& folder) const {
+    std::int64_t needed = 0;
+    for (std::size_t i = 0; i < parameters_.size(); ++i) needed += bytes(i);
+    const auto free = static_cast<std::int64_t>(fs::space(folder).available);
+    if (options_.before_writing) options_.before_writing(needed, free);
+    require(needed <= free, folder.parent_path().string(), ": found ", human_bytes(static_cast<double>(free)),
+            " of free disk, expected ", human_bytes(static_cast<double>(needed)), " for the weights");
+  }
+
   // Parameters by shard. The parts of one parameter stay together, so that they lie one behind the other and can be mapped as
   // one.
   std::vector<std::vector<std::size_t>> shards() const {
     std::vector<std::vector<std::size_t>> shards(1);
     std::int64_t filled = 0;
     for (std::size_t i = 0; i < parameters_.size(); ++i) {
-      const std::int64_t bytes = parameters_[i].value->numel() * static_cast<std::int64_t>(c10::elementSize(dtypes_[i]));
-      if (filled > 0 && filled + bytes > options_.max_shard_bytes) {
+      if (filled > 0 && filled + bytes(i) > options_.max_shard_bytes) {
         shards.emplace_back();
         filled = 0;
       }
       shards.back().push_back(i);
-      filled += bytes;
+      filled += bytes(i);
     }
     return shards;
   }
@@ -160,12 +162,20 @@ class Exporter {
     std::map<std::string, std::string> metadata = options_.metadata;
     metadata["format"] = "pt";
     SafetensorsWriter writer(path, std::move(planned), metadata);
+    std::size_t held = parameters_.size();  // which parameter `value` is
+    at::Tensor value;
     for (const TensorInfo& tensor : writer.order()) {
       const auto& [i, stored] = by_name.at(tensor.name);
-      writer.write(converted(parameters_[i].value->detach().narrow(0, stored->first_row, stored->rows), *stored, tensor.dtype));
+      if (i != held) value = value_of(parameters_[i]);
+      held = i;
+      writer.write(converted(value.narrow(0, stored->first_row, stored->rows), *stored, tensor.dtype));
     }
     writer.commit();
     return writer.order();
+  }
+
+  at::Tensor value_of(const StoredParameter& parameter) const {
+    return parameter.value->is_meta() ? options_.source(parameter.name) : parameter.value->detach();
   }
 
   static at::Tensor converted(at::Tensor value, const StoredTensor& stored, at::ScalarType dtype) {
@@ -195,6 +205,19 @@ class Exporter {
 };
 
 }  // namespace export_model_detail
+
+std::string dtype_word(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kFloat:
+      return "float32";
+    case at::kBFloat16:
+      return "bfloat16";
+    case at::kHalf:
+      return "float16";
+    default:
+      fail("dtype ", c10::toString(dtype), ": expected float32, bfloat16 or float16 for an export");
+  }
+}
 
 void export_model(Model& model, const fs::path& folder, const ExportOptions& options) {
   export_model_detail::Exporter exporter(model, options);

@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -26,6 +27,9 @@ ModelConfig read_model_config(const fs::path& folder);
 // The dtype that the folder stores its embedding in, which stands for the whole model's.
 at::ScalarType stored_dtype(const fs::path& folder);
 
+// What config.json calls a dtype: "float32", "bfloat16", "float16". UserError for others.
+std::string dtype_word(at::ScalarType dtype);
+
 struct LoadOptions {
   at::Device device = at::kCPU;
   std::optional<at::ScalarType> dtype = {};  // fp32 on the CPU, the stored one on a GPU; A_log and D are fp32 always
@@ -38,6 +42,11 @@ std::unique_ptr<Model> load_model(const fs::path& folder, const LoadOptions& opt
 struct ExportOptions {
   std::optional<at::ScalarType> dtype = {};  // of floating tensors (A_log and D stay fp32); as they are in memory when not given
   std::int64_t max_shard_bytes = 5'000'000'000;
+  // Gives the parameters that the model holds on the meta device, by canonical name, one after another as they are written, in
+  // the dtype that they have there: so a model need not be in memory to be written.
+  std::function<at::Tensor(const std::string& parameter)> source = {};
+  // Called with the bytes of the weights and of free disk before the first is written. Too little is a UserError in any case.
+  std::function<void(std::int64_t bytes, std::int64_t free)> before_writing = {};
   // The Hugging Face folder that the model came from, such as its teacher's. Keys of its config.json that molt does not use, its
   // tokenizer, chat template and generation settings are carried over, and its family is kept when it can express the model.
   fs::path like = {};
@@ -47,10 +56,9 @@ struct ExportOptions {
 
 // Writes a whole folder or none (AtomicFolder); an existing folder of that name is replaced. Without `like`, or where its family
 // cannot express the model: the first family that can, Mistral for attention without biases and norms, apriel_hybrid_ssm for any
-// layout. Only the active mixer of each block is
-// written. Hybrids come with the Python files that transformers loads them with (trust_remote_code). UserError when no family can
-// express the model (two Mamba layers of different sizes, say). A folder that is loaded in its stored dtype and exported `like`
-// itself has the same bytes in every tensor.
+// layout. Only the active mixer of each block is written. Hybrids come with the Python files that transformers loads them with
+// (trust_remote_code). UserError when no family can express the model (two Mamba layers of different sizes, say). A folder that
+// is loaded in its stored dtype and exported `like` itself has the same bytes in every tensor.
 void export_model(Model& model, const fs::path& folder, const ExportOptions& options = {});
 
 }  // namespace molt

@@ -1,0 +1,27 @@
+// Converting a model folder into another one without holding the model.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "distill/convert.h"
+#include "formats/hugging_face.h"
+
+namespace molt {
+
+struct FolderConversion {
+  fs::path model, teacher;           // teacher: whose attention weights are taken; empty: the model's own
+  std::vector<std::int64_t> layers;  // to convert
+  TargetMixerConfig target;
+  std::uint64_t seed = 0;
+  std::string place;  // starts errors: "--layers"
+  fs::path output;
+  ExportOptions options = {};  // like and source are set here
+};
+
+// What convert_layers and export_model would write, in the dtype that the model is stored in, the same bytes. Tensor by tensor:
+// what stays is copied from file to file, one layer's new mixer is in memory at a time. Says how much disk it needs before it
+// begins; UserError when there is less, and for whatever convert_layers and export_model refuse.
+void convert_folder(const FolderConversion& conversion);
+
+}  // namespace molt
