@@ -135,30 +135,6 @@ __global__ void window_kernel(const Arguments a, const Gradients to) {
   }
 }
 
-// A thread is one column of one row: it alone reads and moves its window.
-template <class T>
-__global__ void update_kernel(const Update update) {
-  const Arguments& a = update.arguments;
-  const std::int64_t blocks = (a.columns + kThreads - 1) / kThreads;
-  const std::int64_t column = blockIdx.x % blocks * kThreads + threadIdx.x, t = blockIdx.x / blocks;
-  if (column >= a.columns) return;
-  const std::int64_t slot = update.wide_slots ? as<std::int64_t>(update.slots)[t] : as<std::int32_t>(update.slots)[t];
-  const int taps = static_cast<int>(a.width) - 1;
-  T* window = as<T>(update.cache) + (slot * a.columns + column) * taps;
-  T rows[kLargestWidth];
-  for (int k = 0; k < taps; ++k) rows[k] = window[k];
-  rows[taps] = as<T>(a.x)[t * a.x_stride + column];
-  for (std::int64_t r = 0; r < a.repeat; ++r) {
-    const std::int64_t channel =
-        a.repeat == 1 ? column : (column / a.group_size * a.repeat + r) * a.group_size + column % a.group_size;
-    const Channel c(a, channel);
-    float value = c.bias;
-    for (int k = 0; k <= taps; ++k) value += c.taps[k] * static_cast<float>(rows[k]);
-    as<T>(a.y)[t * a.channels + channel] = static_cast<T>(a.silu ? value * sigmoid(value) : value);
-  }
-  for (int k = 0; k < taps; ++k) window[k] = rows[k + 1];
-}
-
 // Calls launch.template operator()<T>(blocks) with enough blocks for `rows` times `width` threads.
 template <class Launch>
 void launch_blocks(DataType type, std::int64_t rows, std::int64_t width, const Launch& launch) {
@@ -193,13 +169,6 @@ void cuda_backward(const Arguments& a, const Gradients& gradients, void* stream)
   if (!gradients.initial_window) return;
   conv_cuda::launch_blocks(a.type, a.sequences, a.channels, [&]<class T>(unsigned blocks) {
     conv_cuda::window_kernel<T><<<blocks, conv_cuda::kThreads, 0, static_cast<cudaStream_t>(stream)>>>(a, gradients);
-  });
-}
-
-void cuda_update(const Update& update, void* stream) {
-  const Arguments& a = update.arguments;
-  conv_cuda::launch_blocks(a.type, a.tokens, a.columns, [&]<class T>(unsigned blocks) {
-    conv_cuda::update_kernel<T><<<blocks, conv_cuda::kThreads, 0, static_cast<cudaStream_t>(stream)>>>(update);
   });
 }
 
