@@ -22,6 +22,16 @@ inline at::Tensor test_normal(at::IntArrayRef shape, std::uint64_t seed) {
   return at::randn(shape, generator, at::kDouble);
 }
 
+// Of these, those that `dtype` holds, too: an operation in it then starts from the same numbers as its reference.
+inline at::Tensor test_normal(at::IntArrayRef shape, std::uint64_t seed, at::ScalarType dtype) {
+  return test_normal(shape, seed).to(dtype).to(at::kDouble);
+}
+
+// x as a contiguous tensor that begins one element after a multiple of 16 bytes.
+inline at::Tensor misaligned(const at::Tensor& x) {
+  return at::cat({x.flatten().narrow(0, 0, 1), x.flatten()}).narrow(0, 1, x.numel()).view(x.sizes());
+}
+
 // The largest difference relative to the largest expected value (or to 0.1 where all are smaller).
 inline double relative_error(const at::Tensor& found, const at::Tensor& expected) {
   EXPECT_EQ(found.sizes(), expected.sizes());
