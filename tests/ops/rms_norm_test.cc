@@ -27,15 +27,31 @@ TestTensors residual_reference(const TestTensors& in) {
   return {rms_norm_composite(sum, in[2], kEpsilon), sum};
 }
 
+double tolerance(at::ScalarType dtype) {
+  return dtype == at::kDouble ? 1e-12 : dtype == at::kFloat ? 2e-5 : 2e-2;
+}
+
+void expect_formula(std::int64_t rows, std::int64_t hidden, at::Device device, at::ScalarType dtype) {
+  SCOPED_TRACE(::testing::Message() << rows << " rows of " << hidden);
+  const at::Tensor x = test_normal({rows, hidden}, 1, dtype), r = test_normal({rows, hidden}, 2, dtype),
+                   w = test_normal({hidden}, 3, dtype);
+  expect_same(norm, norm_reference, {x, w}, device, dtype, tolerance(dtype));
+  expect_same(residual, residual_reference, {x, r, w}, device, dtype, tolerance(dtype));
+}
+
 TEST(RmsNorm, EqualsItsFormula) {
   for (const at::Device device : test_devices())
-    for (const at::ScalarType dtype : {at::kFloat, at::kDouble})
-      for (const auto& [rows, hidden] : {std::pair(0, 8), {1, 1}, {1, 64}, {3, 7}, {33, 100}, {300, 128}}) {
-        const at::Tensor x = test_normal({rows, hidden}, 1), r = test_normal({rows, hidden}, 2), w = test_normal({hidden}, 3);
-        const double tolerance = dtype == at::kFloat ? 2e-5 : 1e-12;
-        expect_same(norm, norm_reference, {x, w}, device, dtype, tolerance);
-        expect_same(residual, residual_reference, {x, r, w}, device, dtype, tolerance);
-      }
+    for (const at::ScalarType dtype : {at::kFloat, at::kDouble, at::kBFloat16})
+      for (const auto& [rows, hidden] : {std::pair(0, 8), {1, 1}, {1, 64}, {3, 7}, {33, 100}, {300, 128}, {5, 1032}, {3, 2056}})
+        expect_formula(rows, hidden, device, dtype);
+}
+
+// Rows so long that the GPU keeps one of them, not two, in shared memory, or leaves them to LibTorch; and more rows than blocks.
+TEST(RmsNorm, TakesLongRowsAndManyOfThem) {
+  for (const at::Device device : test_devices())
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16})
+      for (const auto& [rows, hidden] : {std::pair(3, 16384), {2, 15001}, {2, 16400}, {1500, 256}, {700, 513}})
+        expect_formula(rows, hidden, device, dtype);
 }
 
 TEST(RmsNorm, TakesHeadsAndStridedRows) {
@@ -43,7 +59,20 @@ TEST(RmsNorm, TakesHeadsAndStridedRows) {
   const auto reference = [](const TestTensors& in) -> TestTensors {
     return {rms_norm_composite(in[0].slice(2, 0, 10), in[1], kEpsilon)};
   };
-  expect_same(strided, reference, {test_normal({4, 3, 20}, 1), test_normal({10}, 2)}, at::kCPU, at::kFloat, 1e-5);
+  for (const at::Device device : test_devices())
+    expect_same(strided, reference, {test_normal({4, 3, 20}, 1), test_normal({10}, 2)}, device, at::kFloat, 1e-5);
+}
+
+TEST(RmsNorm, TakesRowsAtAnyAddress) {
+  const auto moved = [](const TestTensors& in) -> TestTensors {
+    const NormedSum out = add_rms_norm(misaligned(in[0]), in[1], misaligned(in[2]), kEpsilon);
+    return {misaligned(out.normed), out.sum};
+  };
+  for (const at::Device device : test_devices())
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16})
+      expect_same(moved, residual_reference,
+                  {test_normal({5, 64}, 1, dtype), test_normal({5, 64}, 2, dtype), test_normal({64}, 3, dtype)}, device, dtype,
+                  tolerance(dtype));
 }
 
 TEST(RmsNorm, GradientsAreThoseOfDifferences) {
@@ -53,23 +82,36 @@ TEST(RmsNorm, GradientsAreThoseOfDifferences) {
 
 TEST(RmsNorm, GradientWhenOneOutputIsUsed) {
   const TestTensors inputs{test_normal({4, 6}, 1), test_normal({4, 6}, 2), test_normal({6}, 3)};
-  for (const int used : {0, 1})
-    expect_same([&](const TestTensors& in) -> TestTensors { return {residual(in)[used]}; },
-                [&](const TestTensors& in) -> TestTensors { return {residual_reference(in)[used]}; }, inputs, at::kCPU,
-                at::kDouble, 1e-12);
+  for (const at::Device device : test_devices())
+    for (const int used : {0, 1})
+      expect_same([&](const TestTensors& in) -> TestTensors { return {residual(in)[used]}; },
+                  [&](const TestTensors& in) -> TestTensors { return {residual_reference(in)[used]}; }, inputs, device,
+                  at::kFloat, 1e-5);
 }
 
 TEST(RmsNorm, HalfPrecisionIsComputedInSingle) {
-  const at::Tensor x = test_normal({5, 64}, 1).to(at::kBFloat16), w = test_normal({64}, 2).to(at::kBFloat16);
-  const at::Tensor found = rms_norm(x, w, kEpsilon);
-  EXPECT_EQ(found.scalar_type(), at::kBFloat16);
-  EXPECT_LT(relative_error(found, rms_norm_composite(x.to(at::kDouble), w.to(at::kDouble), kEpsilon)), 1e-2);
+  for (const at::Device device : test_devices()) {
+    const at::Tensor x = test_normal({5, 64}, 1).to(device, at::kBFloat16), w = test_normal({64}, 2).to(device, at::kBFloat16);
+    const at::Tensor expected = rms_norm_composite(x.to(at::kDouble), w.to(at::kDouble), kEpsilon);
+    EXPECT_TRUE(at::equal(rms_norm(x, w, kEpsilon), expected.to(at::kBFloat16)));  // but for ties, which are none here
+  }
 }
 
 TEST(RmsNorm, NotANumberStaysOne) {
-  at::Tensor x = at::ones({1, 16});
-  x[0][3] = NAN;
-  EXPECT_TRUE(rms_norm(x, at::ones({16}), kEpsilon).isnan().all().item<bool>());
+  for (const at::Device device : test_devices()) {
+    at::Tensor x = at::ones({1, 16}, device);
+    x[0][3] = NAN;
+    EXPECT_TRUE(rms_norm(x, at::ones({16}, device), kEpsilon).isnan().all().item<bool>());
+  }
+}
+
+TEST(RmsNorm, GradientsAreTheSameEveryTime) {
+  for (const at::Device device : test_devices()) {
+    const TestTensors inputs{test_normal({2000, 96}, 1), test_normal({2000, 96}, 2), test_normal({96}, 3)};
+    const Differentiated one = differentiate(residual, inputs, device, at::kFloat),
+                         two = differentiate(residual, inputs, device, at::kFloat);
+    for (std::size_t i = 0; i < inputs.size(); ++i) EXPECT_TRUE(one.gradients[i].equal(two.gradients[i]));
+  }
 }
 
 TEST(RmsNorm, UsesAllThreads) {

@@ -3,18 +3,25 @@
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
+#include <c10/core/DeviceGuard.h>
 
 #include <algorithm>
 
 #include "base/error.h"
 #include "ops/autograd.h"
+#include "ops/cuda_dispatch.h"
 #include "ops/rms_norm/rms_norm_cpu.h"
+#include "ops/rms_norm/rms_norm_cuda.h"
+#include "ops/sum_shares.h"
 
 namespace molt::ops {
 
 namespace rms_norm_operation {
 
 bool has_kernel(const at::Tensor& x) {
+#ifdef MOLT_CUDA
+  if (has_cuda_kernel(x)) return x.size(-1) <= kCudaLargestNorm;
+#endif
   return x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble);
 }
 
@@ -32,9 +39,8 @@ struct Normed {
 };
 
 template <class T>
-Normed forward(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight, double epsilon, bool keep) {
+void forward_cpu(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight, double epsilon, const Normed& out) {
   const std::int64_t hidden = x.size(-1), rows = x.numel() / hidden;
-  Normed out{at::empty_like(x), residual.defined() ? at::empty_like(x) : x, keep ? at::empty({rows}, x.options()) : at::Tensor()};
   rms_norm_forward_cpu(RmsNormForward<T>{.x = read<T>(x),
                                          .residual = read<T>(residual),
                                          .weight = read<T>(weight),
@@ -44,6 +50,38 @@ Normed forward(const at::Tensor& x, const at::Tensor& residual, const at::Tensor
                                          .rows = rows,
                                          .hidden = hidden,
                                          .epsilon = static_cast<T>(epsilon)});
+}
+
+#ifdef MOLT_CUDA
+void forward_cuda(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight, double epsilon, const Normed& out) {
+  const std::int64_t hidden = x.size(-1), rows = x.numel() / hidden;
+  cuda_rms_norm_forward({.type = data_type(x),
+                         .x = data(x),
+                         .residual = data(residual),
+                         .weight = data(weight),
+                         .sum = residual.defined() ? mutable_data(out.sum) : nullptr,
+                         .normed = mutable_data(out.normed),
+                         .inverse = write<float>(out.inverse),
+                         .rows = rows,
+                         .hidden = hidden,
+                         .epsilon = static_cast<float>(epsilon)},
+                        cuda_stream());
+}
+#endif
+
+Normed forward(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight, double epsilon, bool keep) {
+  const c10::DeviceGuard guard(x.device());
+  const at::ScalarType precise = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  const std::int64_t rows = x.numel() / x.size(-1);
+  Normed out{at::empty_like(x), residual.defined() ? at::empty_like(x) : x,
+             keep ? at::empty({rows}, x.options().dtype(precise)) : at::Tensor()};
+#ifdef MOLT_CUDA
+  if (x.is_cuda()) {
+    forward_cuda(x, residual, weight, epsilon, out);
+    return out;
+  }
+#endif
+  (precise == at::kFloat ? forward_cpu<float> : forward_cpu<double>)(x, residual, weight, epsilon, out);
   return out;
 }
 
@@ -53,7 +91,8 @@ struct Gradients {
 
 // saved: sum, weight, inverse.
 template <class T>
-Gradients backward(const Tensors& saved, const at::Tensor& normed_gradient, const at::Tensor& sum_gradient, bool weight_needed) {
+Gradients backward_cpu(const Tensors& saved, const at::Tensor& normed_gradient, const at::Tensor& sum_gradient,
+                       bool weight_needed) {
   const at::Tensor &sum = saved[0], &weight = saved[1];
   const std::int64_t hidden = sum.size(-1), rows = sum.numel() / hidden;
   const std::int64_t slices = std::clamp<std::int64_t>(rows * hidden / 16384, 1, at::get_num_threads());
@@ -72,29 +111,58 @@ Gradients backward(const Tensors& saved, const at::Tensor& normed_gradient, cons
   return {gradient, weight_needed ? weight_gradients.sum(0) : at::Tensor()};
 }
 
+#ifdef MOLT_CUDA
+Gradients backward_cuda(const Tensors& saved, const at::Tensor& normed_gradient, const at::Tensor& sum_gradient,
+                        bool weight_needed) {
+  const at::Tensor &sum = saved[0], &weight = saved[1];
+  const std::int64_t hidden = sum.size(-1), rows = sum.numel() / hidden, parts = cuda_rms_norm_parts(rows, hidden);
+  Gradients out{at::empty_like(sum), weight_needed ? at::empty_like(weight) : at::Tensor()};
+  const at::Tensor shares = weight_needed ? at::empty({parts, hidden}, sum.options().dtype(at::kFloat)) : at::Tensor();
+  cuda_rms_norm_backward({.type = data_type(sum),
+                          .sum = data(sum),
+                          .weight = data(weight),
+                          .inverse = read<float>(saved[2]),
+                          .normed_gradient = data(normed_gradient),
+                          .sum_gradient = data(sum_gradient),
+                          .gradient = mutable_data(out.input),
+                          .weight_shares = write<float>(shares),
+                          .rows = rows,
+                          .hidden = hidden},
+                         cuda_stream());
+  if (weight_needed)
+    cuda_sum_shares(read<float>(shares), parts, hidden, mutable_data(out.weight), data_type(weight), cuda_stream());
+  return out;
+}
+#endif
+
+Gradients backward(const Tensors& saved, const at::Tensor& normed_gradient, const at::Tensor& sum_gradient, bool weight_needed) {
+  const c10::DeviceGuard guard(saved[0].device());
+#ifdef MOLT_CUDA
+  if (saved[0].is_cuda()) return backward_cuda(saved, normed_gradient, sum_gradient, weight_needed);
+#endif
+  const bool is_float = saved[0].scalar_type() == at::kFloat;
+  return (is_float ? backward_cpu<float> : backward_cpu<double>)(saved, normed_gradient, sum_gradient, weight_needed);
+}
+
 at::Tensor contiguous(const at::Tensor& tensor) {
   return tensor.defined() ? tensor.contiguous() : tensor;
 }
 
 // Outputs {normed} or, with a residual, {normed, sum}.
 Tensors apply(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight, double epsilon) {
-  const bool is_float = x.scalar_type() == at::kFloat;
   return record(
       {x, residual, weight},
       [&](Saved& saved) -> Tensors {
         const at::Tensor rows = x.contiguous(), added = contiguous(residual), scale = weight.contiguous();
-        Normed out = is_float ? forward<float>(rows, added, scale, epsilon, saved.recording)
-                              : forward<double>(rows, added, scale, epsilon, saved.recording);
+        Normed out = forward(rows, added, scale, epsilon, saved.recording);
         saved.tensors = {out.sum, scale, out.inverse};
         return residual.defined() ? Tensors{out.normed, out.sum} : Tensors{out.normed};
       },
-      [is_float, joins = residual.defined()](const Tensors& saved, const Tensors& gradients,
-                                             const std::vector<bool>& needed) -> Tensors {
+      [joins = residual.defined()](const Tensors& saved, const Tensors& gradients, const std::vector<bool>& needed) -> Tensors {
         const at::Tensor from_sum = joins ? contiguous(gradients[1]) : at::Tensor();
         if (!gradients[0].defined()) return {from_sum, from_sum, {}};
         const at::Tensor from_normed = gradients[0].contiguous();
-        const Gradients result = is_float ? backward<float>(saved, from_normed, from_sum, needed[2])
-                                          : backward<double>(saved, from_normed, from_sum, needed[2]);
+        const Gradients result = backward(saved, from_normed, from_sum, needed[2]);
         return {result.input, joins ? result.input : at::Tensor(), result.weight};
       });
 }
