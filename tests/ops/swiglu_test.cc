@@ -17,12 +17,27 @@ TestTensors gated_reference(const TestTensors& in) {
   return {swiglu_composite(in[0])};
 }
 
+double tolerance(at::ScalarType dtype) {
+  return dtype == at::kDouble ? 1e-12 : dtype == at::kFloat ? 1e-5 : 2e-2;
+}
+
 TEST(Swiglu, EqualsItsFormula) {
   for (const at::Device device : test_devices())
-    for (const at::ScalarType dtype : {at::kFloat, at::kDouble})
-      for (const auto& [rows, intermediate] : {std::pair(0, 8), {1, 1}, {3, 7}, {33, 100}, {5, 0}})
-        expect_same(gated, gated_reference, {test_normal({rows, 2 * intermediate}, 1) * 3}, device, dtype,
-                    dtype == at::kFloat ? 1e-5 : 1e-12);
+    for (const at::ScalarType dtype : {at::kFloat, at::kDouble, at::kBFloat16})
+      for (const auto& [rows, intermediate] : {std::pair(0, 8), {1, 1}, {3, 7}, {33, 100}, {5, 0}, {4, 4104}, {70, 64}})
+        expect_same(gated, gated_reference, {test_normal({rows, 2 * intermediate}, 1, dtype) * 4}, device, dtype,
+                    tolerance(dtype));
+}
+
+TEST(Swiglu, TakesRowsAtAnyAddressAndStride) {
+  const auto moved = [](const TestTensors& in) -> TestTensors { return {swiglu(misaligned(in[0]))}; };
+  const auto strided = [](const TestTensors& in) -> TestTensors { return {swiglu(in[0].slice(1, 2, 18))}; };
+  const auto strided_reference = [](const TestTensors& in) -> TestTensors { return {swiglu_composite(in[0].slice(1, 2, 18))}; };
+  for (const at::Device device : test_devices())
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+      expect_same(moved, gated_reference, {test_normal({5, 32}, 1, dtype)}, device, dtype, tolerance(dtype));
+      expect_same(strided, strided_reference, {test_normal({5, 32}, 1, dtype)}, device, dtype, tolerance(dtype));
+    }
 }
 
 TEST(Swiglu, GateComesFirst) {
@@ -31,8 +46,13 @@ TEST(Swiglu, GateComesFirst) {
 }
 
 TEST(Swiglu, LargeValuesStayFinite) {
-  const at::Tensor gate_up = at::tensor({-1e4f, 1e4f, 1.0f, 1.0f}).view({1, 4});
-  EXPECT_LT(relative_error(swiglu(gate_up), at::tensor({0.0f, 1e4f}).view({1, 2})), 1e-6);
+  for (const at::Device device : test_devices()) {
+    const at::Tensor gate_up = at::tensor({-1e4f, -90.0f, 1e4f, 1.0f, 1.0f, 1.0f}).view({1, 6}).to(device).requires_grad_(true);
+    const at::Tensor out = swiglu(gate_up);
+    EXPECT_LT(relative_error(out, at::tensor({0.0f, 0.0f, 1e4f}).view({1, 3})), 1e-6);
+    out.sum().backward();
+    EXPECT_LT(relative_error(gate_up.grad(), at::tensor({0.0f, 0.0f, 1.0f, 0.0f, 0.0f, 1e4f}).view({1, 6})), 1e-6);
+  }
 }
 
 TEST(Swiglu, GradientsAreThoseOfDifferences) {

@@ -3,12 +3,15 @@
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
+#include <c10/core/DeviceGuard.h>
 
 #include <algorithm>
 
 #include "base/error.h"
 #include "ops/autograd.h"
+#include "ops/cuda_dispatch.h"
 #include "ops/lanes.h"
+#include "ops/swiglu/swiglu_cuda.h"
 
 namespace molt::ops {
 
@@ -47,35 +50,52 @@ MOLT_CLONES void rows(const Work<double>& work, std::int64_t begin, std::int64_t
 }
 
 template <class T>
-at::Tensor run(const at::Tensor& gate_up, const at::Tensor& gradient) {
+void run(const at::Tensor& gate_up, const at::Tensor& gradient, const at::Tensor& out) {
   const std::int64_t n = gate_up.size(1) / 2;
-  at::Tensor out = gradient.defined() ? at::empty_like(gate_up) : at::empty({gate_up.size(0), n}, gate_up.options());
   const Work<T> work{gate_up.const_data_ptr<T>(), gradient.defined() ? gradient.const_data_ptr<T>() : nullptr,
                      out.mutable_data_ptr<T>(), n};
   const std::int64_t grain = std::max<std::int64_t>(1, 8192 / std::max<std::int64_t>(n, 1));
   at::parallel_for(0, gate_up.size(0), grain, [&](std::int64_t begin, std::int64_t end) { rows(work, begin, end); });
-  return out;
-}
-
-at::Tensor run_typed(const at::Tensor& gate_up, const at::Tensor& gradient) {
-  return gate_up.scalar_type() == at::kFloat ? run<float>(gate_up, gradient) : run<double>(gate_up, gradient);
 }
 
 }  // namespace swiglu_cpu
 
+namespace swiglu_operation {
+
+// The result or, with the gradient of it, the gradient of gate_up.
+at::Tensor run(const at::Tensor& gate_up, const at::Tensor& gradient) {
+  const c10::DeviceGuard guard(gate_up.device());
+  const std::int64_t rows = gate_up.size(0), n = gate_up.size(1) / 2;
+  const at::Tensor out = gradient.defined() ? at::empty_like(gate_up) : at::empty({rows, n}, gate_up.options());
+#ifdef MOLT_CUDA
+  if (gate_up.is_cuda()) {
+    const SwigluCuda work{data_type(gate_up), data(gate_up), data(gradient), mutable_data(out), rows, n};
+    (gradient.defined() ? cuda_swiglu_backward : cuda_swiglu_forward)(work, cuda_stream());
+    return out;
+  }
+#endif
+  (gate_up.scalar_type() == at::kFloat ? swiglu_cpu::run<float> : swiglu_cpu::run<double>)(gate_up, gradient, out);
+  return out;
+}
+
+bool has_kernel(const at::Tensor& x) {
+  return has_cuda_kernel(x) || (x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble));
+}
+
+}  // namespace swiglu_operation
+
 at::Tensor swiglu(const at::Tensor& gate_up) {
   MOLT_CHECK(gate_up.dim() == 2 && gate_up.size(1) % 2 == 0, "swiglu: gate_up ", gate_up.sizes());
-  const bool has_kernel = gate_up.is_cpu() && (gate_up.scalar_type() == at::kFloat || gate_up.scalar_type() == at::kDouble);
-  if (!has_kernel) return swiglu_composite(gate_up);
+  if (!swiglu_operation::has_kernel(gate_up)) return swiglu_composite(gate_up);
   return record(
       {gate_up},
       [&](Saved& saved) -> Tensors {
         saved.tensors = {gate_up.contiguous()};
-        return {swiglu_cpu::run_typed(saved.tensors[0], {})};
+        return {swiglu_operation::run(saved.tensors[0], {})};
       },
       [](const Tensors& saved, const Tensors& gradients, const std::vector<bool>&) -> Tensors {
         if (!gradients[0].defined()) return {at::Tensor()};
-        return {swiglu_cpu::run_typed(saved[0], gradients[0].contiguous())};
+        return {swiglu_operation::run(saved[0], gradients[0].contiguous())};
       })[0];
 }
 
