@@ -15,6 +15,7 @@ struct Case {
   std::vector<std::int32_t> lengths;
   std::int64_t columns = 32, width = 4, repeat = 1, group_size = 1;
   bool optional = true, silu = true;  // optional: with bias and initial window
+  bool aligned = false;               // rows of x begin at multiples of 16 bytes, as packs of values need
 };
 
 const std::vector<Case>& cases() {
@@ -28,6 +29,13 @@ const std::vector<Case>& cases() {
       {.lengths = {9}, .columns = 128, .repeat = 2, .group_size = 128},
       {.lengths = {}},
       {.lengths = {0, 0}},
+      {.lengths = {70, 1, 0, 200, 3}, .columns = 64, .repeat = 4, .group_size = 16, .aligned = true},
+      {.lengths = {5, 90}, .columns = 48, .repeat = 2, .group_size = 8, .aligned = true},
+      {.lengths = {4, 4, 130}, .columns = 128, .optional = false, .aligned = true},
+      {.lengths = {2, 3, 1, 60}, .columns = 40, .silu = false, .aligned = true},
+      {.lengths = {33}, .columns = 16, .repeat = 8, .group_size = 16, .aligned = true},
+      {.lengths = {21}, .columns = 16, .width = 3, .repeat = 4, .group_size = 8, .aligned = true},
+      {.lengths = {3000, 5}, .columns = 32, .repeat = 4, .group_size = 16, .aligned = true},
   };
   return all;
 }
@@ -38,7 +46,7 @@ ConvInput random_input(const Case& c, at::TensorOptions options) {
   const std::int64_t tokens = Sequences::of(c.lengths).tokens(), channels = c.columns * c.repeat;
   const auto draw = [](at::IntArrayRef shape) { return at::randn(shape, at::kDouble); };
   ConvInput in;
-  in.x = draw({tokens, c.columns + 5}).to(options).narrow(1, 2, c.columns);  // a slice, as in the layer
+  in.x = draw({tokens, c.columns + (c.aligned ? 16 : 5)}).to(options).narrow(1, c.aligned ? 8 : 2, c.columns);  // as in the layer
   in.weight = draw({channels, c.width}).to(precise);
   if (c.optional) {
     in.bias = draw({channels}).to(precise);
@@ -130,6 +138,16 @@ TEST(CausalConv, GradientsAreFiniteDifferences) {
       EXPECT_NEAR(gradients[i + 2].contiguous().data_ptr<double>()[k], (up - down) / (2 * step), 1e-7)
           << "input " << i << ", " << k;
     }
+  }
+}
+
+TEST(CausalConv, GradientsAreTheSameEveryTime) {
+  for (const at::Device device : test_devices()) {
+    const Case c{.lengths = {500, 40}, .columns = 32, .repeat = 4, .group_size = 16, .aligned = true};
+    const Sequences sequences = Sequences::of(c.lengths, device);
+    const ConvInput in = random_input(c, at::TensorOptions(device).dtype(at::kFloat));
+    const auto one = with_gradients(causal_conv, in, sequences), two = with_gradients(causal_conv, in, sequences);
+    for (std::size_t i = 0; i < one.size(); ++i) EXPECT_TRUE(one[i].equal(two[i])) << i;
   }
 }
 

@@ -7,20 +7,13 @@
 #include "base/error.h"
 #include "ops/autograd.h"
 #include "ops/causal_conv/causal_conv_kernels.h"
-#ifdef MOLT_CUDA
-#include <c10/cuda/CUDAStream.h>
-#endif
+#include "ops/cuda_dispatch.h"
+#include "ops/sum_shares.h"
 
 namespace molt::ops {
 
 namespace conv {
 
-const void* data(const at::Tensor& tensor) {
-  return tensor.defined() ? tensor.const_data_ptr() : nullptr;
-}
-void* mutable_data(const at::Tensor& tensor) {
-  return tensor.defined() ? tensor.mutable_data_ptr() : nullptr;
-}
 at::Tensor dense(const at::Tensor& tensor, at::ScalarType dtype) {
   return tensor.defined() ? tensor.to(dtype).contiguous() : tensor;
 }
@@ -44,11 +37,7 @@ void check(const ConvInput& in, std::int64_t tokens, std::int64_t sequences) {
 
 bool has_kernel(const ConvInput& in) {
   const auto dtype = in.x.scalar_type();
-  if (in.x.is_cpu()) return dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kDouble;
-#ifdef MOLT_CUDA
-  if (in.x.is_cuda()) return dtype == at::kFloat || dtype == at::kBFloat16;
-#endif
-  return false;
+  return has_cuda_kernel(in.x) || (in.x.is_cpu() && (dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kDouble));
 }
 
 // The tensors as the kernels take them, and pointers to them.
@@ -89,8 +78,7 @@ Prepared prepare(const ConvInput& in, const Sequences& sequences) {
 
 // `cpu(arguments…)` or `cuda(arguments…, stream)` by where the data is.
 #ifdef MOLT_CUDA
-#define MOLT_CONV_KERNEL(device, name, ...) \
-  (device.is_cuda() ? cuda_##name(__VA_ARGS__, c10::cuda::getCurrentCUDAStream().stream()) : cpu_##name(__VA_ARGS__))
+#define MOLT_CONV_KERNEL(device, name, ...) (device.is_cuda() ? cuda_##name(__VA_ARGS__, cuda_stream()) : cpu_##name(__VA_ARGS__))
 #else
 #define MOLT_CONV_KERNEL(device, name, ...) cpu_##name(__VA_ARGS__)
 #endif
@@ -112,42 +100,86 @@ at::Tensor forward(const ConvInput& in, const Sequences& sequences) {
   return y.to(in.x.scalar_type());
 }
 
-// The GPU's shares of a gradient by channel (rows, channels, …), summed over the channels that read the same column.
-at::Tensor sum_repeats(const at::Tensor& shares, const Arguments& a) {
-  if (a.repeat == 1) return shares;
-  auto shape = shares.sizes().vec();
-  shape[1] = a.columns;
-  const std::int64_t last = shape.size() > 2 ? shape[2] : 1;
-  return shares.view({shape[0], a.columns / a.group_size, a.repeat, a.group_size, last}).sum(2).view(shape);
+// What backward is given, and the room for what it gives. Shares are summed by the caller.
+struct Room {
+  at::Tensor gy, gx, gwindow, weight_shares, bias_shares;
+  Gradients gradients;
+};
+
+Room room(const ConvInput& in, const Prepared& p, const at::Tensor& y, bool window_needed) {
+  const Arguments& a = p.arguments;
+  const std::int64_t parts = parts_of_work(a, in.x.device());
+  const auto fresh = [&](at::IntArrayRef shape) {
+    return in.x.is_cpu() ? at::zeros(shape, p.values) : at::empty(shape, p.values);
+  };
+  Room r{.gy = dense(y, at::typeMetaToScalarType(p.values.dtype())),
+         .gx = fresh({a.tokens, a.columns}),
+         .gwindow = window_needed ? fresh({a.sequences, a.columns, a.width - 1}) : at::Tensor(),
+         .weight_shares = at::empty({parts, a.channels, a.width}, p.sums),
+         .bias_shares = in.bias.defined() ? at::empty({parts, a.channels}, p.sums) : at::Tensor(),
+         .gradients = {}};
+  if (reinterpret_cast<std::uintptr_t>(data(r.gy)) % 16 != 0) r.gy = r.gy.clone();
+  r.gradients = {.y = data(r.gy),
+                 .x = mutable_data(r.gx),
+                 .initial_window = mutable_data(r.gwindow),
+                 .parts = parts,
+                 .weight = mutable_data(r.weight_shares),
+                 .bias = mutable_data(r.bias_shares)};
+  return r;
+}
+
+// The sum of shares over their parts, of `like`'s type.
+at::Tensor summed(const at::Tensor& shares, const at::Tensor& like) {
+#ifdef MOLT_CUDA
+  if (has_cuda_kernel(like)) {
+    const at::Tensor sum = at::empty(shares.sizes().slice(1), like.options());
+    cuda_sum_shares(shares.const_data_ptr<float>(), shares.size(0), sum.numel(), mutable_data(sum), data_type(like),
+                    cuda_stream());
+    return sum;
+  }
+#endif
+  return shares.sum(0).to(like.scalar_type());
+}
+
+Tensors backward(const ConvInput& in, const Sequences& sequences, const at::Tensor& y, const std::vector<bool>& needed);
+
+// Of columns (rows, columns, …) by groups: (rows, groups, repeat, group_size, …), where the second gives room for repeats.
+at::Tensor repeated(const at::Tensor& columns, const ConvInput& in) {
+  if (!columns.defined()) return columns;
+  const at::Tensor groups = columns.unflatten(1, {-1, 1, in.group_size});
+  auto shape = groups.sizes().vec();
+  shape[2] = in.repeat;
+  return groups.to(at::kFloat).expand(shape).flatten(1, 3);
+}
+at::Tensor sum_repeats(const at::Tensor& channels, const ConvInput& in) {
+  if (!channels.defined()) return channels;
+  return channels.unflatten(1, {-1, in.repeat, in.group_size}).sum(2).flatten(1, 2).to(in.x.scalar_type());
+}
+
+// For a repeat that the GPU's kernel does not take: x is repeated in memory, in float32.
+Tensors backward_repeated(const ConvInput& in, const Sequences& sequences, const at::Tensor& y, const std::vector<bool>& needed) {
+  ConvInput wide = in;
+  wide.x = repeated(in.x, in);
+  wide.initial_window = repeated(in.initial_window, in);
+  wide.repeat = 1;
+  Tensors results = backward(wide, sequences, y.to(at::kFloat), needed);
+  results[0] = sum_repeats(results[0], in);
+  results[3] = sum_repeats(results[3], in);
+  return results;
 }
 
 // Of x, weight, bias and initial_window.
 Tensors backward(const ConvInput& in, const Sequences& sequences, const at::Tensor& y, const std::vector<bool>& needed) {
   const c10::DeviceGuard guard(in.x.device());
   const Prepared p = prepare(in, sequences);
-  const Arguments& a = p.arguments;
-  const bool on_cpu = in.x.is_cpu();
-  const std::int64_t parts = parts_of_work(a, in.x.device()), rows = on_cpu ? a.columns : a.channels;
-  const auto shares = on_cpu ? p.values : p.sums;
-  const at::Tensor gy = dense(y, at::typeMetaToScalarType(p.values.dtype()));
-  at::Tensor gx = at::zeros({a.tokens, rows}, shares);
-  at::Tensor gwindow = needed[3] ? at::zeros({a.sequences, rows, a.width - 1}, shares) : at::Tensor();
-  at::Tensor gweight = at::empty({parts, a.channels, a.width}, p.sums);
-  at::Tensor gbias = in.bias.defined() ? at::empty({parts, a.channels}, p.sums) : at::Tensor();
-  const Gradients gradients{.y = data(gy),
-                            .x = mutable_data(gx),
-                            .initial_window = mutable_data(gwindow),
-                            .parts = parts,
-                            .weight = mutable_data(gweight),
-                            .bias = mutable_data(gbias)};
-  MOLT_CONV_KERNEL(in.x.device(), backward, a, gradients);
-  if (!on_cpu) {
-    gx = sum_repeats(gx, a);
-    if (gwindow.defined()) gwindow = sum_repeats(gwindow, a);
-  }
-  Tensors results = {gx.to(in.x.scalar_type()), gweight.sum(0).to(in.weight.scalar_type()), {}, {}};
-  if (gbias.defined()) results[2] = gbias.sum(0).to(in.bias.scalar_type());
-  if (gwindow.defined()) results[3] = gwindow.to(in.x.scalar_type());
+#ifdef MOLT_CUDA
+  if (in.x.is_cuda() && !cuda_takes_repeat(p.arguments)) return backward_repeated(in, sequences, y, needed);
+#endif
+  const Room r = room(in, p, y, needed[3]);
+  MOLT_CONV_KERNEL(in.x.device(), backward, p.arguments, r.gradients);
+  Tensors results = {r.gx.to(in.x.scalar_type()), summed(r.weight_shares, in.weight), {}, {}};
+  if (r.bias_shares.defined()) results[2] = summed(r.bias_shares, in.bias);
+  if (r.gwindow.defined()) results[3] = r.gwindow.to(in.x.scalar_type());
   return results;
 }
 
@@ -194,9 +226,8 @@ at::Tensor causal_conv_update(const ConvInput& input, const at::Tensor& cache, c
   const c10::DeviceGuard guard(input.x.device());
   const conv::Prepared p = conv::prepare(input);
   const at::Tensor y = at::empty({n, p.arguments.channels}, p.values);
-  conv::Update update{
-      .arguments = p.arguments, .cache = conv::mutable_data(cache), .slots = conv::data(slots), .wide_slots = wide};
-  update.arguments.y = conv::mutable_data(y);
+  conv::Update update{.arguments = p.arguments, .cache = mutable_data(cache), .slots = data(slots), .wide_slots = wide};
+  update.arguments.y = mutable_data(y);
   if (cache.is_cpu()) {
     for (std::int64_t i = 0; i < n; ++i) {
       const std::int64_t slot = wide ? slots.const_data_ptr<std::int64_t>()[i] : slots.const_data_ptr<std::int32_t>()[i];

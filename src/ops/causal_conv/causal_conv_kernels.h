@@ -3,16 +3,12 @@
 #pragma once
 #include <cstdint>
 
+#include "ops/data_type.h"
+
 namespace molt::ops::conv {
 
-enum class DataType {
-  float32,
-  float64,
-  bfloat16
-};  // of x, windows, y and their gradients; weight and bias are float32 or float64
-
 struct Arguments {
-  DataType type = DataType::float32;
+  DataType type = DataType::float32;  // of x, windows, y and their gradients; weight and bias are float32 or float64
   std::int64_t tokens = 0, sequences = 0, columns = 0, channels = 0, width = 0, repeat = 1, group_size = 1;
   bool silu = true;
   const std::int32_t* offsets = nullptr;  // cu_seqlens, where the kernel runs
@@ -50,8 +46,8 @@ void cpu_update(const Update& update);
 // On the current GPU, float32 and bfloat16, in order on `stream` (a cudaStream_t).
 std::int64_t cuda_parts(const Arguments& arguments);
 void cuda_forward(const Arguments& arguments, void* stream);
-// x and initial_window get float32 shares for every channel, (tokens, channels) and (sequences, channels, width - 1), summed over
-// the repeats by the caller.
+// Whether backward takes this repeat: a power of two up to 32.
+bool cuda_takes_repeat(const Arguments& arguments);
 void cuda_backward(const Arguments& arguments, const Gradients& gradients, void* stream);
 void cuda_update(const Update& update, void* stream);
 #endif
