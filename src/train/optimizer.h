@@ -26,7 +26,7 @@ struct OptimizerConfig {
   double clip_norm = 1.0;                                                  // 0: no clipping
   double momentum = 0.95;                                                  // of Muon
   std::vector<std::string> never_muon = {"embedding*", "head*", "*A_log", "*conv*"};  // matrices that stay with AdamW
-  std::vector<ParameterGroupConfig> groups;
+  std::vector<ParameterGroupConfig> groups = {};  // later ones go before earlier ones
   void visit(ConfigVisitor& visitor);
 };
 
