@@ -253,22 +253,6 @@ __global__ void backward_kernel(const Arguments a, const Gradients to) {
   if (p.leader && to.D) as<float>(to.D)[sequence * a.d_inner + p.channel] = gD;
 }
 
-template <class T, int kStates>
-__global__ void update_kernel(const Update update) {
-  const Arguments& a = update.arguments;
-  const std::int64_t groups = a.d_inner / a.state, t = blockIdx.x / groups;
-  const Place<kStates> p(a, blockIdx.x % groups);
-  const std::int64_t slot = update.wide_slots ? as<std::int64_t>(update.slots)[t] : as<std::int32_t>(update.slots)[t];
-  float A[kStates], h[kStates];
-  load_decay(A, p, a);
-  load_state(h, p, update.cache, slot, a);
-  Token<T, kStates> token;
-  token.load(a, p, t, parameter(a.dt_bias, p.channel));
-  const float y = advance(h, A, token);
-  store_output<T>(a, p, t, y + parameter(a.D, p.channel) * token.x);
-  store_state(update.cache, h, p, slot, a);
-}
-
 // Calls launch.template operator()<T, kStates>() for the type and the least states a thread that are enough.
 template <class T, class Launch>
 void choose_states(const Arguments& a, const Launch& launch) {
@@ -311,12 +295,6 @@ void cuda_backward(const Arguments& a, const Gradients& gradients, void* stream)
   scan_cuda::launch_blocks(a, a.sequences, [&]<class T, int kStates>(unsigned blocks, int threads) {
     const std::size_t bytes = sizeof(float) * 2 * 2 * (threads / 32) * scan_cuda::kSharers * kStates;
     scan_cuda::backward_kernel<T, kStates><<<blocks, threads, bytes, static_cast<cudaStream_t>(stream)>>>(a, gradients);
-  });
-}
-
-void cuda_update(const Update& update, void* stream) {
-  scan_cuda::launch_blocks(update.arguments, update.arguments.tokens, [&]<class T, int kStates>(unsigned blocks, int threads) {
-    scan_cuda::update_kernel<T, kStates><<<blocks, threads, 0, static_cast<cudaStream_t>(stream)>>>(update);
   });
 }
 
