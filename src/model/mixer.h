@@ -44,6 +44,9 @@ class Mixer {
   // Generation: the new tokens of `step`, after what `cache` holds; updates the cache in place. No gradients.
   virtual at::Tensor extend(const at::Tensor& hidden, const Step& step, BlockCache& cache) const = 0;
   virtual std::vector<CacheEntry> cache_spec() const = 0;
+  // Whether extend() of one new token a sequence only hands work to a GPU, reading lengths and slots there: then a step can be
+  // recorded once and replayed with other lengths, and rows whose slots are negative change nothing.
+  virtual bool replayable() const { return true; }
 
   // Names each parameter once: visitor(prefix + ".in_proj.weight", …).
   virtual void visit(const std::string& prefix, const ParameterVisitor& visitor) = 0;

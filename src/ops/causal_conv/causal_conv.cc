@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "ops/autograd.h"
 #include "ops/causal_conv/causal_conv_kernels.h"
+#include "ops/clear_begun.h"
 #include "ops/cuda_dispatch.h"
 #include "ops/sum_shares.h"
 
@@ -204,7 +205,8 @@ at::Tensor causal_conv(const ConvInput& input, const Sequences& sequences) {
       })[0];
 }
 
-at::Tensor causal_conv_update(const ConvInput& input, const at::Tensor& cache, const at::Tensor& slots) {
+at::Tensor causal_conv_update(const ConvInput& input, const at::Tensor& cache, const at::Tensor& slots,
+                              const at::Tensor& context_lens) {
   c10::AutoGradMode no_recording(false);
   const std::int64_t n = slots.numel();
   conv::check(input, n, n);
@@ -214,6 +216,7 @@ at::Tensor causal_conv_update(const ConvInput& input, const at::Tensor& cache, c
                  cache.size(2) == input.weight.size(1) - 1 && cache.scalar_type() == input.x.scalar_type() &&
                  cache.device() == input.x.device() && slots.device() == input.x.device() && slots.is_contiguous(),
              "causal_conv_update: cache ", cache.sizes(), " for ", input.x.size(1), " columns");
+  if (context_lens.defined() && !(conv::has_kernel(input) && cache.is_cuda())) clear_begun(cache, slots, context_lens);
   // The CPU's kernel has no bfloat16: its windows would have to be converted too.
   if (!conv::has_kernel(input) || (input.x.is_cpu() && input.x.scalar_type() == at::kBFloat16)) {
     ConvInput one = input;
@@ -226,7 +229,11 @@ at::Tensor causal_conv_update(const ConvInput& input, const at::Tensor& cache, c
   const c10::DeviceGuard guard(input.x.device());
   const conv::Prepared p = conv::prepare(input);
   const at::Tensor y = at::empty({n, p.arguments.channels}, p.values);
-  conv::Update update{.arguments = p.arguments, .cache = mutable_data(cache), .slots = data(slots), .wide_slots = wide};
+  conv::Update update{.arguments = p.arguments,
+                      .cache = mutable_data(cache),
+                      .slots = data(slots),
+                      .wide_slots = wide,
+                      .contexts = static_cast<const std::int32_t*>(data(context_lens))};
   update.arguments.y = mutable_data(y);
   if (cache.is_cpu()) {
     for (std::int64_t i = 0; i < n; ++i) {

@@ -45,9 +45,11 @@ at::Tensor causal_conv_final_windows(const ConvInput& input, const Sequences& se
 at::Tensor causal_conv_windows(const ConvInput& input, const Sequences& sequences, const std::vector<std::int64_t>& positions);
 
 // One token of each of n sequences: row i of x follows the window cache[slots[i]], which is updated in place.
-//   cache   (slots, columns, width - 1), dtype of x, contiguous      slots   (n) int32 or int64 on the cache's device, all
-//   different
+//   cache          (slots, columns, width - 1), dtype of x, contiguous
+//   slots          (n) int32 or int64 on the cache's device, all different; on a GPU a row with a negative one is left out
+//   context_lens   int32 (n) on the cache's device, optional: where it is 0, the window begins as zeros, whatever the slot holds
 // Returns y (n, channels). initial_window is not used. No gradients.
-at::Tensor causal_conv_update(const ConvInput& input, const at::Tensor& cache, const at::Tensor& slots);
+at::Tensor causal_conv_update(const ConvInput& input, const at::Tensor& cache, const at::Tensor& slots,
+                              const at::Tensor& context_lens = {});
 
 }  // namespace molt::ops

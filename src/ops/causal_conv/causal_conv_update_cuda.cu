@@ -34,10 +34,12 @@ __global__ void update_kernel(const Update update) {
   const std::int64_t column = blockIdx.x % blocks * kThreads + threadIdx.x, t = blockIdx.x / blocks;
   if (column >= a.columns) return;
   const std::int64_t slot = update.wide_slots ? as<std::int64_t>(update.slots)[t] : as<std::int32_t>(update.slots)[t];
+  if (slot < 0) return;
+  const bool begins = update.contexts && update.contexts[t] == 0;
   const int taps = static_cast<int>(a.width) - 1;
   T* window = as<T>(update.cache) + (slot * a.columns + column) * taps;
   T rows[kLargestWidth];
-  for (int k = 0; k < taps; ++k) rows[k] = window[k];
+  for (int k = 0; k < taps; ++k) rows[k] = begins ? static_cast<T>(0.0f) : window[k];
   rows[taps] = as<T>(a.x)[t * a.x_stride + column];
   for (std::int64_t r = 0; r < a.repeat; ++r) {
     const std::int64_t channel =

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "ops/autograd.h"
+#include "ops/clear_begun.h"
 #include "ops/selective_scan/selective_scan_kernels.h"
 #ifdef MOLT_CUDA
 #include <c10/cuda/CUDAStream.h>
@@ -255,7 +256,8 @@ ScanOutput selective_scan(const ScanInput& input, const Sequences& sequences, co
   return output;
 }
 
-at::Tensor selective_scan_update(const ScanInput& input, const at::Tensor& cache, const at::Tensor& slots) {
+at::Tensor selective_scan_update(const ScanInput& input, const at::Tensor& cache, const at::Tensor& slots,
+                                 const at::Tensor& context_lens) {
   c10::AutoGradMode no_recording(false);
   const std::int64_t n = slots.numel();
   scan::check(input, n, n);
@@ -265,6 +267,7 @@ at::Tensor selective_scan_update(const ScanInput& input, const at::Tensor& cache
       cache.dim() == 3 && cache.is_contiguous() && cache.size(1) == input.dt.size(1) && cache.size(2) == input.A_log.size(1) &&
           cache.device() == input.x.device() && slots.device() == input.x.device() && slots.is_contiguous(),
       "selective_scan_update: cache ", cache.sizes(), " for d_inner ", input.dt.size(1), " and state ", input.A_log.size(1));
+  if (context_lens.defined() && !(scan::has_kernel(input) && cache.is_cuda())) clear_begun(cache, slots, context_lens);
   if (!scan::has_kernel(input)) {
     ScanInput one = input;
     one.initial_state = cache.index_select(0, slots);
@@ -278,8 +281,11 @@ at::Tensor selective_scan_update(const ScanInput& input, const at::Tensor& cache
   MOLT_CHECK(cache.scalar_type() == at::typeMetaToScalarType(p.states.dtype()), "selective_scan_update: cache is ",
              cache.dtype());
   const at::Tensor y = at::empty({n, p.arguments.d_inner}, p.values);
-  scan::Update update{
-      .arguments = p.arguments, .cache = scan::mutable_data(cache), .slots = scan::data(slots), .wide_slots = wide};
+  scan::Update update{.arguments = p.arguments,
+                      .cache = scan::mutable_data(cache),
+                      .slots = scan::data(slots),
+                      .wide_slots = wide,
+                      .contexts = context_lens.defined() ? context_lens.const_data_ptr<std::int32_t>() : nullptr};
   update.arguments.y = scan::mutable_data(y);
   if (cache.is_cpu()) {
     for (std::int64_t i = 0; i < n; ++i) {

@@ -55,8 +55,11 @@ ScanOutput selective_scan(const ScanInput& input, const Sequences& sequences, co
 ScanOutput selective_scan_composite(const ScanInput& input, const Sequences& sequences, const ScanRequest& request = {});
 
 // One token of each of n sequences: row i of x, dt, B, C and z continues the state cache[slots[i]], which is updated in place.
-//   cache   (slots, d_inner, state) float32, contiguous        slots   (n) int32 or int64 on the cache's device, all different
+//   cache          (slots, d_inner, state) float32, contiguous
+//   slots          (n) int32 or int64 on the cache's device, all different; on a GPU a row with a negative one is left out
+//   context_lens   int32 (n) on the cache's device, optional: where it is 0, the state begins as zeros, whatever the slot holds
 // Returns y (n, d_inner). initial_state is not used. No gradients.
-at::Tensor selective_scan_update(const ScanInput& input, const at::Tensor& cache, const at::Tensor& slots);
+at::Tensor selective_scan_update(const ScanInput& input, const at::Tensor& cache, const at::Tensor& slots,
+                                 const at::Tensor& context_lens = {});
 
 }  // namespace molt::ops

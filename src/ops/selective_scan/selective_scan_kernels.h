@@ -50,7 +50,8 @@ struct Update {
   Arguments arguments;  // tokens = n; sequences, offsets, states unused
   void* cache = nullptr;
   const void* slots = nullptr;
-  bool wide_slots = false;  // int64 instead of int32
+  bool wide_slots = false;                 // int64 instead of int32
+  const std::int32_t* contexts = nullptr;  // on the GPU, may be null: 0 where a sequence begins
 };
 
 // On the CPU, float32 and float64, on LibTorch's threads.

@@ -132,9 +132,10 @@ __global__ void update_kernel(const Update update) {
   const std::int64_t groups = a.d_inner / a.state, t = blockIdx.x / groups;
   const Place<kStates> p(a, blockIdx.x % groups);
   const std::int64_t slot = update.wide_slots ? as<std::int64_t>(update.slots)[t] : as<std::int32_t>(update.slots)[t];
+  if (slot < 0) return;
   float A[kStates], h[kStates];
   load_decay(A, p, a);
-  load_state(h, p, update.cache, slot, a);
+  load_state(h, p, update.contexts && update.contexts[t] == 0 ? nullptr : update.cache, slot, a);
   Token<T, kStates> token;
   token.load(a, p, t, parameter(a.dt_bias, p.channel));
   const float y = advance(h, A, token);
@@ -175,9 +176,10 @@ void launch_blocks(const Arguments& a, std::int64_t rows, const Launch& launch) 
 }  // namespace scan_update_cuda
 
 void cuda_update(const Update& update, void* stream) {
-  scan_update_cuda::launch_blocks(update.arguments, update.arguments.tokens, [&]<class T, int kStates>(unsigned blocks, int threads) {
-    scan_update_cuda::update_kernel<T, kStates><<<blocks, threads, 0, static_cast<cudaStream_t>(stream)>>>(update);
-  });
+  scan_update_cuda::launch_blocks(
+      update.arguments, update.arguments.tokens, [&]<class T, int kStates>(unsigned blocks, int threads) {
+        scan_update_cuda::update_kernel<T, kStates><<<blocks, threads, 0, static_cast<cudaStream_t>(stream)>>>(update);
+      });
 }
 
 }  // namespace molt::ops::scan

@@ -30,16 +30,9 @@ std::vector<Linear::Section> checked_sections(const MambaConfig& config) {
   return {{"z", config.d_inner}, {"x", config.d_xb}, {"B", config.d_xb}, {"C", config.d_inner}};
 }
 
-// Slots of sequences that only begin may hold what an earlier sequence left.
-void clear_new_sequences(const Step& step, BlockCache& cache) {
-  std::vector<std::int64_t> fresh;
-  for (std::size_t i = 0; i < step.contexts.size(); ++i) {
-    if (step.contexts[i] == 0) fresh.push_back(static_cast<std::int64_t>(i));
-  }
-  if (fresh.empty()) return;
-  at::Tensor slots = step.state_slots;
-  if (fresh.size() < step.contexts.size()) slots = slots.index_select(0, at::tensor(fresh, at::kLong).to(slots.device()));
-  for (at::Tensor& entry : cache) entry.index_fill_(0, slots, 0);
+// What the step's sequences continue from: zeros for those that only begin, whose slots may hold what an earlier one left.
+at::Tensor continued(const at::Tensor& entry, const Step& step) {
+  return at::where(step.context_lens.gt(0).view({-1, 1, 1}), entry.index_select(0, step.state_slots), at::Scalar(0));
 }
 
 }  // namespace mamba_detail
@@ -73,7 +66,7 @@ MambaMixer::Inputs MambaMixer::project(const at::Tensor& hidden) const {
   inputs.scan.z = zxBC.narrow(1, 0, d_inner);
   inputs.scan.B = zxBC.narrow(1, d_inner + d_xb, d_xb);
   inputs.scan.C = zxBC.narrow(1, d_inner + 2 * d_xb, d_inner);
-  inputs.scan.dt = dt_proj.forward_without_bias(dt_in_proj.forward(hidden));
+  inputs.dt_low = dt_in_proj.forward(hidden);
   inputs.scan.dt_bias = dt_proj.bias;
   inputs.scan.A_log = A_log;
   inputs.scan.D = D;
@@ -81,25 +74,25 @@ MambaMixer::Inputs MambaMixer::project(const at::Tensor& hidden) const {
 }
 
 at::Tensor MambaMixer::forward(const at::Tensor& hidden, const PackedBatch& batch) const {
-  auto [conv, scan] = project(hidden);
+  auto [conv, scan, dt_low] = project(hidden);
+  scan.dt = dt_proj.forward_without_bias(dt_low);
   scan.x = ops::causal_conv(conv, batch.sequences);
   return out_proj.forward(ops::selective_scan(scan, batch.sequences).y);
 }
 
 at::Tensor MambaMixer::extend(const at::Tensor& hidden, const Step& step, BlockCache& cache) const {
-  mamba_detail::clear_new_sequences(step, cache);
-  at::Tensor& windows = cache[0];
-  at::Tensor& states = cache[1];
-  auto [conv, scan] = project(hidden);
+  at::Tensor &windows = cache[0], &states = cache[1];
+  auto [conv, scan, dt_low] = project(hidden);
   const bool one_token_each = step.sequences.max_length == 1 && step.sequences.tokens() == step.sequences.count();
   if (one_token_each) {
-    scan.x = ops::causal_conv_update(conv, windows, step.state_slots);
-    return out_proj.forward(ops::selective_scan_update(scan, states, step.state_slots));
+    const ops::MambaCache places{windows, states, step.state_slots, step.context_lens};
+    return out_proj.forward(ops::mamba_update(conv, scan, dt_low, dt_proj.weight, places));
   }
-  conv.initial_window = windows.index_select(0, step.state_slots);
+  scan.dt = dt_proj.forward_without_bias(dt_low);
+  conv.initial_window = mamba_detail::continued(windows, step);
   scan.x = ops::causal_conv(conv, step.sequences);
   windows.index_copy_(0, step.state_slots, ops::causal_conv_final_windows(conv, step.sequences));
-  scan.initial_state = states.index_select(0, step.state_slots);
+  scan.initial_state = mamba_detail::continued(states, step);
   const ops::ScanOutput scanned = ops::selective_scan(scan, step.sequences, {.final_state = true, .positions = {}});
   states.index_copy_(0, step.state_slots, scanned.final_state);
   return out_proj.forward(scanned.y);

@@ -13,6 +13,7 @@
 #include "model/linear.h"
 #include "model/mixer.h"
 #include "ops/causal_conv/causal_conv.h"
+#include "ops/mamba_update/mamba_update.h"
 #include "ops/selective_scan/selective_scan.h"
 
 namespace molt {
@@ -47,6 +48,7 @@ class MambaMixer : public Mixer {
   at::Tensor extend(const at::Tensor& hidden, const Step& step, BlockCache& cache) const override;
   // "conv" (d_xb, d_conv - 1) and "state" (d_inner, state_size) fp32, a sequence.
   std::vector<CacheEntry> cache_spec() const override;
+  bool replayable() const override { return A_log.size(1) <= ops::kLargestUpdateState; }
   void visit(const std::string& prefix, const ParameterVisitor& visitor) override;
   // As Mamba does: A_log = log(1 … state_size), D = 1, dt's bias the inverse softplus of log-uniform step sizes, conv1d as
   // PyTorch.
@@ -60,10 +62,11 @@ class MambaMixer : public Mixer {
   at::Tensor A_log, D;                            // (d_inner, state_size), (d_inner)
 
  private:
-  // The operations' inputs for these tokens; the scan's x is filled in after the convolution.
+  // The operations' inputs for these tokens; the scan's x and dt (dt_proj of dt_low) are left open.
   struct Inputs {
     ops::ConvInput conv;
     ops::ScanInput scan;
+    at::Tensor dt_low;
   };
   Inputs project(const at::Tensor& hidden) const;
 
