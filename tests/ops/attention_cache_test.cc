@@ -96,8 +96,21 @@ TEST(AttentionWithCache, StepsGiveWhatTheWholeGives) {
 }
 
 TEST(AttentionWithCache, HalfPrecisionIsClose) {
-  for (const at::Device device : test_devices())
-    expect_whole({4, 2, 32, 16}, {{40, 3}, {1, 1}, {5, 0}}, 20, at::TensorOptions(device).dtype(at::kBFloat16));
+  for (const at::Device device : test_devices()) {
+    for (const Window window : {Window(), Window(20)}) {
+      for (const Shape& shape :
+           std::vector<Shape>{{4, 2, 32, 16}, {8, 2, 64, 16}, {32, 8, 128, 48}, {12, 1, 128, 64}, {6, 3, 128, 7}})
+        expect_whole(shape, {{40, 3}, {1, 1}, {1, 1}, {5, 0}, {1, 1}}, window, at::TensorOptions(device).dtype(at::kBFloat16));
+    }
+  }
+}
+
+TEST(AttentionWithCache, LongContextsAreDividedAmongBlocks) {
+  for (const at::Device device : test_devices()) {
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16})
+      expect_whole({8, 2, 64, 2048}, {{1700, 9, 500}, {1, 1, 1}, {1, 1, 1}}, std::nullopt,
+                   at::TensorOptions(device).dtype(dtype));
+  }
 }
 
 TEST(AttentionWithCache, LongContextsUseAllThreads) {
@@ -138,6 +151,31 @@ TEST(StoreKv, WritesRowsToTheirSlots) {
   EXPECT_THROW(store_kv(at::ones({1, 1, 4}), at::ones({1, 1, 4}), at::ones({1, 2, 1, 4}), at::ones({1, 2, 1, 4}),
                         at::tensor({2}, at::kLong)),
                std::logic_error);
+}
+
+TEST(StoreQkv, IsRotationThenStoring) {
+  for (const at::Device device : test_devices()) {
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+      const at::TensorOptions options = at::TensorOptions(device).dtype(dtype);
+      for (const std::int64_t turned : {0, 6, 12}) {
+        const at::Tensor qkv = test_normal({5, 8 * 12}, 1).to(options),
+                         slots = at::tensor({7, 0, 3, 11, 2}, at::kLong).to(device);
+        RotaryTable table;
+        if (turned > 0)
+          table =
+              rotary_table({rotary_frequencies(turned, 100, device), 1}, at::tensor({0, 5, 90, 3, 4000}, at::kLong).to(device));
+        const at::Tensor k = at::full({3, 4, 2, 12}, 9, options), v = at::full_like(k, 9), k_expected = k.clone(),
+                         v_expected = v.clone();
+        const at::Tensor q = store_qkv(qkv, 4, table, k, v, slots);
+        const QueryKeyValue parts = rotary_qkv(qkv, 4, 2, table);
+        store_kv(parts.k, parts.v, k_expected, v_expected, slots);
+        const double tolerance = dtype == at::kFloat ? 1e-6 : 5e-3;
+        EXPECT_LT(relative_error(q, parts.q), tolerance);
+        EXPECT_LT(relative_error(k, k_expected), tolerance);
+        EXPECT_TRUE(v.equal(v_expected));
+      }
+    }
+  }
 }
 
 }  // namespace attention_cache_test

@@ -10,6 +10,7 @@
 #include <optional>
 #include <span>
 
+#include "ops/rotary/rotary.h"
 #include "ops/sequences.h"
 
 namespace molt::ops {
@@ -32,14 +33,25 @@ struct PagedContext {
 
 // Attention of each sequence's new tokens (q, laid end to end by `fresh`) over its whole context: context_lens[s] earlier tokens
 // and the new ones, whose k and v store_kv has already written to the cache. New token i of sequence s stands at position
-// context_lens[s] + i. One-token decode and chunked prefill alike. Result (tokens, heads, head_size). Not differentiable.
+// context_lens[s] + i. One-token decode and chunked prefill alike. Result (tokens, heads, head_size). Not differentiable. On a
+// GPU the lengths of sequences with one new token are read on the device alone, and a negative one gives zeros.
 at::Tensor attention_with_cache(const at::Tensor& q, const at::Tensor& k_cache, const at::Tensor& v_cache, const Sequences& fresh,
                                 const PagedContext& context, double scale, std::optional<std::int64_t> window = std::nullopt);
+
+// Heads of up to this size have kernels of their own for one new token on a GPU; others go through LibTorch's, which must know
+// the lengths on the host.
+constexpr std::int64_t kLargestDecodeHead = 256;
 
 // Writes row t of k and v (tokens, kv_heads, head_size) into row slot_mapping[t] of the caches seen as (blocks * block_size,
 // kv_heads, head_size). slot_mapping int64 (tokens), no slot twice.
 void store_kv(const at::Tensor& k, const at::Tensor& v, const at::Tensor& k_cache, const at::Tensor& v_cache,
               const at::Tensor& slot_mapping);
+
+// What a step of generation does with its projection qkv (tokens, (heads + 2 kv_heads) * head_size): rotary_qkv, then store_kv of
+// the keys and values; returns the queries (tokens, heads, head_size). On a GPU in one kernel, which drops the keys and values of
+// tokens whose slot is negative. Not differentiable.
+at::Tensor store_qkv(const at::Tensor& qkv, std::int64_t heads, const RotaryTable& table, const at::Tensor& k_cache,
+                     const at::Tensor& v_cache, const at::Tensor& slot_mapping);
 
 // The formulas in plain LibTorch calls, one sequence after another with a full mask: the reference in tests, and the way for
 // dtypes without a kernel.

@@ -8,6 +8,7 @@
 #include "ops/attention/attention.h"
 #include "ops/attention/attention_cpu.h"
 #include "ops/attention/attention_cuda.h"
+#include "ops/attention/attention_decode.h"
 #include "ops/lanes.h"
 
 namespace molt::ops {
@@ -72,6 +73,53 @@ Gathered gather(const at::Tensor& k_cache, const at::Tensor& v_cache, const Sequ
   return {rows(k_cache), rows(v_cache), all};
 }
 
+// The sequences of `all` at these places, with their rows laid end to end.
+struct Some {
+  Sequences fresh;
+  std::vector<std::int32_t> lens;
+  at::Tensor rows, block_table;  // rows: of the whole pack
+};
+
+Some pick(const std::vector<std::int64_t>& places, const Sequences& fresh, const PagedContext& context) {
+  const at::Device device = context.block_table.device();
+  std::vector<std::int32_t> lengths;
+  std::vector<std::int64_t> rows;
+  Some some;
+  for (const std::int64_t i : places) {
+    lengths.push_back(static_cast<std::int32_t>(fresh.length(i)));
+    some.lens.push_back(context.lens[i]);
+    for (std::int64_t row = fresh.offsets[i]; row < fresh.offsets[i + 1]; ++row) rows.push_back(row);
+  }
+  some.fresh = Sequences::of(lengths, device);
+  some.rows = at::tensor(rows, at::kLong).to(device);
+  some.block_table = context.block_table.index_select(0, at::tensor(places, at::kLong).to(device));
+  return some;
+}
+
+// Sequences with one new token by a kernel that reads the cache in place, the others' keys gathered for LibTorch's.
+at::Tensor on_cuda(const at::Tensor& q, const at::Tensor& k_cache, const at::Tensor& v_cache, const Sequences& fresh,
+                   const PagedContext& context, double scale, std::optional<std::int64_t> window) {
+  std::vector<std::int64_t> longer;
+  std::int64_t single = 0;
+  for (std::int64_t i = 0; i < fresh.count(); ++i) {
+    if (fresh.length(i) > 1) longer.push_back(i);
+    if (fresh.length(i) == 1) ++single;
+  }
+  const bool in_place = single > 0 && has_decode_kernel(q, q.size(2));
+  if (!in_place) {
+    const Gathered all = gather(k_cache, v_cache, fresh, context);
+    return attention_cuda(q, all.k, all.v, fresh, all.sequences, scale, window);
+  }
+  const at::Tensor out = at::empty({q.size(0), q.size(1), q.size(2)}, q.options());
+  attend_one_token(q, k_cache, v_cache, fresh, context, scale, window, out);
+  if (longer.empty()) return out;
+  const Some some = pick(longer, fresh, context);
+  const Gathered all = gather(k_cache, v_cache, some.fresh, {context.context_lens, some.lens, some.block_table});
+  out.index_copy_(0, some.rows,
+                  attention_cuda(q.index_select(0, some.rows), all.k, all.v, some.fresh, all.sequences, scale, window));
+  return out;
+}
+
 void check(const at::Tensor& q, const at::Tensor& k_cache, const at::Tensor& v_cache, const Sequences& fresh,
            const PagedContext& context) {
   MOLT_CHECK(q.dim() == 3 && k_cache.dim() == 4 && k_cache.sizes() == v_cache.sizes() && k_cache.is_contiguous() &&
@@ -99,10 +147,8 @@ at::Tensor attention_with_cache(const at::Tensor& q, const at::Tensor& k_cache, 
     return attention_cache::on_cpu<float>(q, k_cache, v_cache, fresh, context, scale, window);
   if (q.is_cpu() && q.scalar_type() == at::kDouble)
     return attention_cache::on_cpu<double>(q, k_cache, v_cache, fresh, context, scale, window);
-  if (q.is_cuda() && q.scalar_type() != at::kDouble) {
-    const attention_cache::Gathered all = attention_cache::gather(k_cache, v_cache, fresh, context);
-    return attention_cuda(q, all.k, all.v, fresh, all.sequences, scale, window);
-  }
+  if (q.is_cuda() && q.scalar_type() != at::kDouble)
+    return attention_cache::on_cuda(q, k_cache, v_cache, fresh, context, scale, window);
   return attention_with_cache_composite(q, k_cache, v_cache, fresh, context, scale, window);
 }
 
@@ -130,6 +176,21 @@ void store_kv(const at::Tensor& k, const at::Tensor& v, const at::Tensor& k_cach
       std::memcpy(target + slot[t] * row, source + t * row, row);
     }
   }
+}
+
+at::Tensor store_qkv(const at::Tensor& qkv, std::int64_t heads, const RotaryTable& table, const at::Tensor& k_cache,
+                     const at::Tensor& v_cache, const at::Tensor& slot_mapping) {
+  c10::AutoGradMode no_recording(false);
+  const std::int64_t kv_heads = k_cache.size(2), size = k_cache.size(3);
+  MOLT_CHECK(qkv.dim() == 2 && qkv.size(1) == (heads + 2 * kv_heads) * size && qkv.scalar_type() == k_cache.scalar_type() &&
+                 k_cache.sizes() == v_cache.sizes() && k_cache.is_contiguous() && v_cache.is_contiguous() &&
+                 slot_mapping.scalar_type() == at::kLong && slot_mapping.numel() == qkv.size(0) &&
+                 (!table.cos.defined() || (table.cos.size(0) == qkv.size(0) && 2 * table.cos.size(1) <= size)),
+             "store_qkv: qkv ", qkv.sizes(), ", ", heads, " heads, caches ", k_cache.sizes(), ", slots ", slot_mapping.sizes());
+  if (has_decode_kernel(qkv, size)) return store_qkv_cuda(qkv, heads, table, k_cache, v_cache, slot_mapping);
+  const auto [q, k, v] = rotary_qkv(qkv, heads, kv_heads, table);
+  store_kv(k, v, k_cache, v_cache, slot_mapping);
+  return q;
 }
 
 namespace attention_reference {

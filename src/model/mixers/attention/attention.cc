@@ -80,29 +80,41 @@ AttentionMixer::AttentionMixer(const AttentionConfig& config, const ModelConfig&
 }
 
 template <class Batch>
-ops::QueryKeyValue AttentionMixer::project(const at::Tensor& hidden, const Batch& batch) const {
+AttentionMixer::Projected AttentionMixer::project(const at::Tensor& hidden, const Batch& batch) const {
   const std::int64_t size = config_.head_size;
   const std::int64_t heads = o_proj.in() / size;
   const std::int64_t groups = (qkv.out() / size - heads) / 2;
-  const at::Tensor projected = qkv.forward(hidden);
-  ops::RotaryTable table = batch.rotary;
-  if (!table.cos.defined() || table.cos.size(1) * 2 != size) {
-    table = rotary_.table(rotary_.frequencies(size, batch.positions.device()), batch.positions, batch.sequences);
+  Projected projected{qkv.forward(hidden), batch.rotary, heads, groups};
+  if (!projected.table.cos.defined() || projected.table.cos.size(1) * 2 != size) {
+    projected.table = rotary_.table(rotary_.frequencies(size, batch.positions.device()), batch.positions, batch.sequences);
   }
-  if (!q_norm.defined()) return ops::rotary_qkv(projected, heads, groups, table);
-  const auto [q, k, v] = ops::rotary_qkv(projected, heads, groups, {});
-  return {ops::rotary(ops::rms_norm(q, q_norm, norm_epsilon_), table),
-          ops::rotary(ops::rms_norm(k, k_norm, norm_epsilon_), table), v};
+  return projected;
+}
+
+ops::QueryKeyValue AttentionMixer::normed(const Projected& projected) const {
+  const auto [q, k, v] = ops::rotary_qkv(projected.qkv, projected.heads, projected.groups, {});
+  return {ops::rms_norm(q, q_norm, norm_epsilon_), ops::rms_norm(k, k_norm, norm_epsilon_), v};
 }
 
 at::Tensor AttentionMixer::forward(const at::Tensor& hidden, const PackedBatch& batch) const {
-  const auto [q, k, v] = project(hidden, batch);
-  return o_proj.forward(ops::attention(q, k, v, batch.sequences, scale_, window()).flatten(1));
+  const Projected projected = project(hidden, batch);
+  ops::QueryKeyValue parts;
+  if (q_norm.defined()) {
+    parts = normed(projected);
+    parts.q = ops::rotary(parts.q, projected.table), parts.k = ops::rotary(parts.k, projected.table);
+  } else {
+    parts = ops::rotary_qkv(projected.qkv, projected.heads, projected.groups, projected.table);
+  }
+  return o_proj.forward(ops::attention(parts.q, parts.k, parts.v, batch.sequences, scale_, window()).flatten(1));
 }
 
 at::Tensor AttentionMixer::extend(const at::Tensor& hidden, const Step& step, BlockCache& cache) const {
-  const auto [q, k, v] = project(hidden, step);
-  ops::store_kv(k, v, cache[0], cache[1], step.slot_mapping);
+  Projected projected = project(hidden, step);
+  if (q_norm.defined()) {
+    const auto [q, k, v] = normed(projected);
+    projected.qkv = at::cat({q, k, v}, 1).flatten(1);
+  }
+  const at::Tensor q = ops::store_qkv(projected.qkv, projected.heads, projected.table, cache[0], cache[1], step.slot_mapping);
   const at::Tensor mixed = ops::attention_with_cache(q, cache[0], cache[1], step.sequences,
                                                      {step.context_lens, step.contexts, step.block_table}, scale_, window());
   return o_proj.forward(mixed.flatten(1));
@@ -113,6 +125,10 @@ std::vector<CacheEntry> AttentionMixer::cache_spec() const {
   const std::vector<std::int64_t> shape{(qkv.out() - o_proj.in()) / 2 / size, size};
   const auto dtype = qkv.weight.scalar_type();
   return {{"key", shape, dtype, CacheEntry::Per::token}, {"value", shape, dtype, CacheEntry::Per::token}};
+}
+
+bool AttentionMixer::replayable() const {
+  return config_.head_size <= ops::kLargestDecodeHead;
 }
 
 void AttentionMixer::visit(const std::string& prefix, const ParameterVisitor& visitor) {

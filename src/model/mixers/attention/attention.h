@@ -40,6 +40,7 @@ class AttentionMixer : public Mixer {
   at::Tensor forward(const at::Tensor& hidden, const PackedBatch& batch) const override;
   at::Tensor extend(const at::Tensor& hidden, const Step& step, BlockCache& cache) const override;
   std::vector<CacheEntry> cache_spec() const override;  // "key" and "value" (head_groups, head_size) a token
+  bool replayable() const override;
   void visit(const std::string& prefix, const ParameterVisitor& visitor) override;
   void initialise(const InitialiseOptions& options) override;
   std::int64_t rotary_width() const override { return config_.head_size; }
@@ -50,9 +51,17 @@ class AttentionMixer : public Mixer {
   at::Tensor q_norm, k_norm;  // (head_size), or undefined
 
  private:
+  // The projection with what turns its queries and keys.
+  struct Projected {
+    at::Tensor qkv;
+    ops::RotaryTable table;
+    std::int64_t heads, groups;
+  };
   // `batch`: a PackedBatch or a Step.
   template <class Batch>
-  ops::QueryKeyValue project(const at::Tensor& hidden, const Batch& batch) const;
+  Projected project(const at::Tensor& hidden, const Batch& batch) const;
+  // Its parts with queries and keys normed, not turned yet.
+  ops::QueryKeyValue normed(const Projected& projected) const;
   std::optional<std::int64_t> window() const { return config_.sliding() ? std::optional(config_.window) : std::nullopt; }
 
   AttentionConfig config_;
