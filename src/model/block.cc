@@ -10,7 +10,6 @@
 #include "model/initialise.h"
 #include "model/recompute.h"
 #include "ops/rms_norm/rms_norm.h"
-#include "ops/swiglu/swiglu.h"
 
 namespace molt {
 
@@ -32,17 +31,17 @@ Block::Block(const BlockConfig& config, const ModelConfig& model) : config_(conf
   down = Linear(mlp.intermediate_size, model.hidden_size, mlp.bias);
 }
 
-at::Tensor Block::feed_forward(const at::Tensor& normed) const {
-  return down.forward(ops::swiglu(gate_up.forward(normed)));
+at::Tensor Block::feed_forward(const at::Tensor& normed, const at::Tensor& residual) const {
+  return down.forward_and_add(gate_up.forward_swiglu(normed), residual);
 }
 
 at::Tensor Block::finish(const at::Tensor& mixer_output, const at::Tensor& hidden) const {
   const auto [normed, sum] = ops::add_rms_norm(mixer_output, hidden, mlp_norm, norm_epsilon_);
-  return sum + feed_forward(normed);
+  return feed_forward(normed, sum);
 }
 
 at::Tensor Block::mlp_alone(const at::Tensor& hidden) const {
-  return hidden + feed_forward(ops::rms_norm(hidden, mlp_norm, norm_epsilon_));
+  return feed_forward(ops::rms_norm(hidden, mlp_norm, norm_epsilon_), hidden);
 }
 
 std::vector<at::Tensor> Block::trained(Recompute part) const {

@@ -48,7 +48,8 @@ class Block {
   Bypass bypass = Bypass::none;     // may be set and unset at any time; always `block` for an identity block
 
  private:
-  at::Tensor feed_forward(const at::Tensor& normed) const;
+  // The MLP of `normed`, added to `residual`.
+  at::Tensor feed_forward(const at::Tensor& normed, const at::Tensor& residual) const;
   // The MLP's half: hidden + mixer_output enters the norm and the residual.
   at::Tensor finish(const at::Tensor& mixer_output, const at::Tensor& hidden) const;
   at::Tensor mlp_alone(const at::Tensor& hidden) const;

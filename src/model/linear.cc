@@ -1,11 +1,14 @@
 #include "model/linear.h"
 
 #include <ATen/Functions.h>
+#include <ATen/TensorOperators.h>
 
 #include <utility>
 
 #include "base/error.h"
 #include "ops/linear/linear.h"
+#include "ops/skinny_linear/skinny_linear.h"
+#include "ops/swiglu/swiglu.h"
 
 namespace molt {
 
@@ -18,11 +21,23 @@ Linear::Linear(std::int64_t in, std::vector<Section> sections, bool with_bias) :
 }
 
 at::Tensor Linear::forward(const at::Tensor& input) const {
+  if (ops::has_skinny_kernel(input, weight)) return ops::skinny_linear(input, weight, bias);
   return ops::linear(input, weight, bias);
 }
 
 at::Tensor Linear::forward_without_bias(const at::Tensor& input) const {
+  if (ops::has_skinny_kernel(input, weight)) return ops::skinny_linear(input, weight);
   return ops::linear(input, weight);
+}
+
+at::Tensor Linear::forward_and_add(const at::Tensor& input, const at::Tensor& residual) const {
+  if (ops::has_skinny_kernel(input, weight)) return ops::skinny_linear(input, weight, bias, residual);
+  return residual + forward(input);
+}
+
+at::Tensor Linear::forward_swiglu(const at::Tensor& input) const {
+  if (!bias.defined() && ops::has_skinny_kernel(input, weight)) return ops::skinny_swiglu(input, weight);
+  return ops::swiglu(forward(input));
 }
 
 std::pair<std::int64_t, std::int64_t> Linear::rows(const std::string& section) const {

@@ -28,6 +28,9 @@ class Linear {
   at::Tensor forward(const at::Tensor& input) const;
   // The same without the bias, for an operation that adds it itself.
   at::Tensor forward_without_bias(const at::Tensor& input) const;
+  // residual + forward(input), and swiglu(forward(input)) of a layer with sections gate | up: what may be one kernel.
+  at::Tensor forward_and_add(const at::Tensor& input, const at::Tensor& residual) const;
+  at::Tensor forward_swiglu(const at::Tensor& input) const;
 
   std::int64_t in() const { return weight.size(1); }
   std::int64_t out() const { return weight.size(0); }

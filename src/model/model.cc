@@ -14,6 +14,7 @@
 #include "base/random.h"
 #include "model/initialise.h"
 #include "ops/rms_norm/rms_norm.h"
+#include "ops/skinny_linear/skinny_linear.h"
 
 namespace molt {
 
@@ -62,6 +63,7 @@ at::Tensor Model::forward(const PackedBatch& given, Recompute recompute, Taps* t
 }
 
 at::Tensor Model::logits(const at::Tensor& hidden) const {
+  if (ops::has_skinny_kernel(hidden, head_weight())) return ops::skinny_linear(hidden, head_weight());
   return at::mm(hidden, head_weight().t());
 }
 

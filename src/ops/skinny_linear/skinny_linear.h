@@ -1,0 +1,20 @@
+// Products of a few rows with a weight on a GPU: one token of each of up to eight sequences. Nothing but reading the weight
+// counts there, so what follows a product is done where its sums are: a residual added, the gated activation applied.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+namespace molt::ops {
+
+// Whether there is a kernel: bf16 on a GPU, at most 8 rows, no gradients being recorded; x (rows, in) and weight (out, in) with
+// adjacent columns, in a multiple of 32 and out one of 16.
+bool has_skinny_kernel(const at::Tensor& x, const at::Tensor& weight);
+
+// x weight^T + bias + residual, (rows, out). bias (out) and residual (rows, out) are optional. Sums are fp32. No gradients.
+at::Tensor skinny_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias = {},
+                         const at::Tensor& residual = {});
+
+// swiglu (its header has the formula) of x weight^T, weight (2 * intermediate, in) with gate above up: (rows, intermediate). The
+// two halves are not rounded in between.
+at::Tensor skinny_swiglu(const at::Tensor& x, const at::Tensor& weight);
+
+}  // namespace molt::ops
