@@ -7,11 +7,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "base/error.h"
 #include "base/random.h"
 #include "ops/lanes.h"
+#ifdef MOLT_CUDA
+#include <c10/cuda/CUDAStream.h>
+#endif
 
 namespace molt {
 namespace sampling_detail {
@@ -23,10 +27,6 @@ double uniform(const SamplingOptions& options, std::int64_t draw) {
 // Bounded, so that the most probable token's (0) times it stays a number.
 double inverse_temperature(const SamplingOptions& options) {
   return std::min(1 / options.temperature, 1e30);
-}
-
-void require_finite(bool finite) {
-  require(finite, "the model's logits are not finite: its weights, or a cache of too few bits, are broken");
 }
 
 MOLT_CLONES float largest(const float* values, std::int64_t count) {
@@ -122,7 +122,7 @@ Choice choose(const float* logits, std::int64_t vocabulary, const SamplingOption
   scratch.resize(static_cast<std::size_t>(vocabulary));
   const float top = largest(logits, vocabulary);
   const double total = exponentials(logits, vocabulary, top, 1.0f, scratch.data());
-  require_finite(std::isfinite(top) && std::isfinite(total));
+  require_finite_logits(std::isfinite(top) && std::isfinite(total));
   std::int32_t token;
   if (options.temperature == 0) {
     token = static_cast<std::int32_t>(std::find(logits, logits + vocabulary, top) - logits);
@@ -141,7 +141,50 @@ Choice choose(const float* logits, std::int64_t vocabulary, const SamplingOption
   return {token, logits[token] - top - static_cast<float>(std::log(total))};
 }
 
+#ifdef MOLT_CUDA
+std::vector<std::int32_t> sample_cuda(const at::Tensor& logits, const std::vector<SamplingOptions>& options,
+                                      const std::vector<std::int64_t>& draws, std::vector<float>& log_probabilities) {
+  const auto rows = static_cast<std::int64_t>(options.size());
+  const auto bytes = [rows](std::size_t size) { return rows * static_cast<std::int64_t>(size); };
+  at::Tensor asked = at::empty({bytes(sizeof(Draw))}, at::kByte);
+  for (std::int64_t i = 0; i < rows; ++i) static_cast<Draw*>(asked.mutable_data_ptr())[i] = draw_of(options[i], draws[i], i);
+  asked = asked.to(logits.device());
+  at::Tensor drawn = at::empty({bytes(sizeof(Drawn))}, asked.options());
+  const bool narrow = logits.scalar_type() == at::kBFloat16;
+  const at::Tensor values = (narrow ? logits : logits.to(at::kFloat)).contiguous();
+  sample_on_device({.bfloat16 = narrow,
+                    .rows = rows,
+                    .vocabulary = values.size(1),
+                    .logits = values.const_data_ptr(),
+                    .draws = static_cast<const Draw*>(asked.const_data_ptr()),
+                    .drawn = static_cast<Drawn*>(drawn.mutable_data_ptr())},
+                   c10::cuda::getCurrentCUDAStream().stream());
+  drawn = drawn.cpu();
+  const auto* results = static_cast<const Drawn*>(drawn.const_data_ptr());
+  std::vector<std::int32_t> tokens(options.size());
+  log_probabilities.resize(options.size());
+  for (std::size_t i = 0; i < options.size(); ++i) {
+    require_finite_logits(std::isfinite(results[i].log_probability));
+    tokens[i] = results[i].token, log_probabilities[i] = results[i].log_probability;
+  }
+  return tokens;
+}
+#endif
+
 }  // namespace sampling_detail
+
+void require_finite_logits(bool finite) {
+  require(finite, "the model's logits are not finite: its weights, or a cache of too few bits, are broken");
+}
+
+Draw draw_of(const SamplingOptions& options, std::int64_t draw, std::int64_t row) {
+  const bool greedy = options.temperature == 0;
+  return {.row = row,
+          .inverse_temperature = greedy ? 0.0f : static_cast<float>(sampling_detail::inverse_temperature(options)),
+          .top_k = static_cast<std::int32_t>(std::min<std::int64_t>(options.top_k, std::numeric_limits<std::int32_t>::max())),
+          .top_p = options.top_p,
+          .u = greedy ? 0.0 : sampling_detail::uniform(options, draw)};
+}
 
 void check_sampling(const SamplingOptions& options, const std::string& place) {
   require(std::isfinite(options.temperature) && options.temperature >= 0, place, "temperature: found ", options.temperature,
@@ -152,10 +195,12 @@ void check_sampling(const SamplingOptions& options, const std::string& place) {
 
 std::vector<std::int32_t> sample(const at::Tensor& logits, const std::vector<SamplingOptions>& options,
                                  const std::vector<std::int64_t>& draws, std::vector<float>& log_probabilities) {
-  if (!logits.is_cpu()) return sample_composite(logits, options, draws, log_probabilities);
   const std::int64_t rows = logits.size(0), vocabulary = logits.size(1);
   MOLT_CHECK(rows == static_cast<std::int64_t>(options.size()) && options.size() == draws.size() && vocabulary > 0, rows,
              " rows of ", vocabulary, " for ", options.size(), " requests");
+#ifdef MOLT_CUDA
+  if (logits.is_cuda()) return sampling_detail::sample_cuda(logits, options, draws, log_probabilities);
+#endif
   const at::Tensor values = logits.to(at::kFloat).contiguous();
   const float* data = values.const_data_ptr<float>();
   std::vector<std::int32_t> tokens(options.size());
@@ -222,7 +267,7 @@ std::vector<std::int32_t> sample_composite(const at::Tensor& logits, const std::
   std::vector<std::int32_t> picked(options.size());
   log_probabilities.resize(options.size());
   for (std::int64_t i = 0; i < rows; ++i) {
-    sampling_detail::require_finite(std::isfinite(numbers[i][1]));
+    require_finite_logits(std::isfinite(numbers[i][1]));
     picked[i] = static_cast<std::int32_t>(numbers[i][0]);
     log_probabilities[i] = static_cast<float>(numbers[i][1]);
   }

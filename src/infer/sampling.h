@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "infer/device_sampling.h"
+
 namespace molt {
 
 // Temperature first, then top_k, then top_p among what top_k left, as transformers orders them.
@@ -18,6 +20,12 @@ struct SamplingOptions {
 
 // UserError for a value out of range; `place` names the request.
 void check_sampling(const SamplingOptions& options, const std::string& place);
+
+// UserError unless a row of logits is finite.
+void require_finite_logits(bool finite);
+
+// The draw-th token of a request, from this row of a step's tokens, as it is drawn on a GPU (device_sampling.h).
+Draw draw_of(const SamplingOptions& options, std::int64_t draw, std::int64_t row);
 
 // One token a row of logits (rows, vocabulary), of any floating dtype. Row i is the `draws[i]`-th token of a request with
 // options[i]: the random number u is a function of (seed, draw), and the token is the first one, by index among those kept, up
