@@ -58,7 +58,10 @@ at::ScalarType stored_dtype(const fs::path& folder) {
 
 std::unique_ptr<Model> load_model(const fs::path& folder, const LoadOptions& options) {
   const StoredModel stored = StoredModel::open(folder);
-  return stored.load(options.device, options.dtype.value_or(options.device.is_cpu() ? at::kFloat : stored.dtype()));
+  const at::ScalarType dtype = options.dtype.value_or(options.device.is_cpu() ? at::kFloat : stored.dtype());
+  std::unique_ptr<Model> model = stored.load(options.device, dtype);
+  model->to(options.device, dtype);  // moves nothing any more, but readies what is not a parameter
+  return model;
 }
 
 }  // namespace molt

@@ -7,10 +7,22 @@
 
 namespace molt {
 
-CachePool::CachePool(const Model& model, std::int64_t sequences, std::int64_t tokens) {
-  MOLT_CHECK(sequences > 0 && tokens > 0, sequences, " sequences of ", tokens, " tokens");
+std::int64_t cache_bytes(const Model& model, std::int64_t tokens) {
+  std::int64_t bytes = 0;
+  for (const auto& entries : model.cache_spec()) {
+    for (const CacheEntry& entry : entries) bytes += entry.bytes() * (entry.per == CacheEntry::Per::token ? tokens : 1);
+  }
+  return bytes;
+}
+
+std::int64_t CachePool::block_for(std::int64_t tokens) {
   constexpr std::int64_t multiple = 16;
-  block_size_ = (tokens + multiple - 1) / multiple * multiple;
+  return (tokens + multiple - 1) / multiple * multiple;
+}
+
+CachePool::CachePool(const Model& model, std::int64_t sequences, std::int64_t tokens) : sequences_(sequences) {
+  MOLT_CHECK(sequences > 0 && tokens > 0, sequences, " sequences of ", tokens, " tokens");
+  block_size_ = block_for(tokens);
   for (const auto& entries : model.cache_spec()) {
     BlockCache& cache = caches_.emplace_back();
     for (const CacheEntry& entry : entries) {
@@ -19,7 +31,6 @@ CachePool::CachePool(const Model& model, std::int64_t sequences, std::int64_t to
       if (per_token) shape.push_back(block_size_);
       shape.insert(shape.end(), entry.shape.begin(), entry.shape.end());
       cache.push_back(at::empty(shape, at::TensorOptions(model.device()).dtype(entry.dtype)));
-      (per_token ? bytes_per_token_ : bytes_per_sequence_) += entry.bytes();
     }
   }
   for (std::int64_t i = sequences; i-- > 0;) free_.push_back(static_cast<std::int32_t>(i));
@@ -37,10 +48,15 @@ void CachePool::release(const Lease& lease) {
 }
 
 void CachePool::fill_random(std::uint64_t seed) {
-  at::Generator generator = at::globalContext().defaultGenerator(at::kCPU).clone();
+  const at::Device device = caches_.empty() || caches_[0].empty() ? at::kCPU : caches_[0][0].device();
+  at::Generator generator = at::globalContext().defaultGenerator(device).clone();
   generator.set_current_seed(derive_seed(seed, "cache"));
   for (BlockCache& cache : caches_) {
     for (at::Tensor& entry : cache) {
+      if (!device.is_cpu()) {
+        entry.normal_(0, 0.1, generator);
+        continue;
+      }
       // One sequence's share stands for all: drawing gigabytes would take longer than what is measured.
       const at::Tensor share = at::randn(entry.sizes().slice(1), generator, at::TensorOptions(at::kFloat)).mul_(0.1);
       entry.copy_(share.unsqueeze(0).expand(entry.sizes()));

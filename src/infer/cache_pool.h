@@ -9,6 +9,9 @@
 
 namespace molt {
 
+// What the caches of one sequence of `tokens` tokens need, in bytes.
+std::int64_t cache_bytes(const Model& model, std::int64_t tokens);
+
 class CachePool {
  public:
   // Room for `sequences` of up to `tokens` tokens each, on the model's device. Each holds one cache block of that many tokens:
@@ -24,16 +27,16 @@ class CachePool {
   void release(const Lease& lease);
 
   std::int64_t block_size() const { return block_size_; }
+  std::int64_t sequences() const { return sequences_; }  // at most
   // One a layer, as Model::extend takes them.
   std::vector<BlockCache>& caches() { return caches_; }
-  // What one sequence of `tokens` tokens needs.
-  std::int64_t bytes(std::int64_t tokens) const { return bytes_per_sequence_ + tokens * bytes_per_token_; }
+  // The length that blocks for sequences of `tokens` tokens have.
+  static std::int64_t block_for(std::int64_t tokens);
   // Writes small random numbers to every entry: what a measurement starts from that has no time to prefill.
   void fill_random(std::uint64_t seed);
 
  private:
-  std::int64_t block_size_;
-  std::int64_t bytes_per_token_ = 0, bytes_per_sequence_ = 0;
+  std::int64_t sequences_, block_size_;
   std::vector<BlockCache> caches_;
   std::vector<std::int32_t> free_;  // the last one is taken next
 };

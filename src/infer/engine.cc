@@ -16,9 +16,11 @@ struct Sequence {
   std::int64_t id;
   Request request;
   CachePool::Lease lease;
-  std::int64_t cached = 0;     // tokens in the cache
-  std::int64_t generated = 0;  // of which the last is not in the cache yet
-  std::int32_t last = -1;
+  std::int64_t cached = 0;     // tokens in the cache when every step that was started has ended
+  std::int64_t drawn = 0;      // tokens that those steps draw; the last is not in the cache yet
+  std::int64_t generated = 0;  // of them those that are known
+  std::int32_t last = -1;      // the last one known
+  std::int32_t place = -1;     // which of those that the last step drew is this sequence's
   bool done = false;
 
   std::int64_t prompt_left() const { return static_cast<std::int64_t>(request.prompt.size()) - cached; }
@@ -42,10 +44,17 @@ struct Engine::State {
         pool(model, options.max_sequences, options.max_tokens),
         runner(model, pool) {}
 
+  // What is run as one pass through the model.
+  struct Flight {
+    std::vector<SampledItem> items;
+    std::vector<std::shared_ptr<Sequence>> sequences;  // one an item
+  };
+
   void admit();
-  // Chooses the next step's tokens.
-  void plan();
-  void run();
+  // Chooses the next step's tokens, and starts it; false if there is nothing to do.
+  bool start();
+  // Waits for the oldest step that was started.
+  void finish();
   void take(Sequence& sequence, std::int32_t token, float log_probability);
 
   const Model& model;
@@ -54,47 +63,60 @@ struct Engine::State {
   StepRunner runner;
   std::int64_t next_id = 0;
   std::deque<std::pair<std::int64_t, Request>> queue;
-  std::vector<std::unique_ptr<Sequence>> running;  // in order of request
+  std::vector<std::shared_ptr<Sequence>> running;  // in order of request
   std::vector<Event> events;                       // to be reported
-  // Of the current step.
-  std::vector<SampledItem> items;
-  std::vector<Sequence*> sequences;  // one an item
+  std::deque<Flight> flights;                      // steps that were started
 };
 
 void Engine::State::admit() {
   while (!queue.empty()) {
     auto lease = pool.acquire();
     if (!lease) return;
-    running.push_back(std::make_unique<Sequence>(queue.front().first, std::move(queue.front().second), std::move(*lease)));
+    running.push_back(std::make_shared<Sequence>(queue.front().first, std::move(queue.front().second), std::move(*lease)));
     queue.pop_front();
   }
 }
 
-void Engine::State::plan() {
-  items.clear(), sequences.clear();
+bool Engine::State::start() {
+  Flight flight;
   std::int64_t prefill_left = options.prefill_tokens;
+  std::int32_t place = 0;
   for (const auto& sequence : running) {
-    std::span<const std::int32_t> next(&sequence->last, 1);
-    if (const std::int64_t prompt_left = sequence->prompt_left(); prompt_left > 0) {
+    const std::int64_t prompt_left = sequence->prompt_left();
+    if (prompt_left <= 0 && sequence->drawn == sequence->request.max_tokens) continue;
+    SampledItem item{{std::span<const std::int32_t>(&sequence->last, 1), -1, sequence->cached, &sequence->lease}};
+    if (prompt_left > 0) {
       const std::int64_t count = std::min(prompt_left, prefill_left);
       if (count == 0) continue;
       prefill_left -= count;
-      next = std::span(sequence->request.prompt)
-                 .subspan(static_cast<std::size_t>(sequence->cached), static_cast<std::size_t>(count));
+      item.tokens = std::span(sequence->request.prompt)
+                        .subspan(static_cast<std::size_t>(sequence->cached), static_cast<std::size_t>(count));
+    } else if (sequence->drawn > sequence->generated) {
+      item.follows = sequence->place;
     }
-    SampledItem item{{next, sequence->cached, &sequence->lease}};
-    sequence->cached += std::ssize(next);
-    if (sequence->prompt_left() <= 0) item.sampling = &sequence->request.sampling;
-    item.draw = sequence->generated;
-    items.push_back(item);
-    sequences.push_back(sequence.get());
+    sequence->cached += std::ssize(item.tokens);
+    item.draw = sequence->drawn;
+    if (sequence->prompt_left() <= 0) {
+      item.sampling = &sequence->request.sampling;
+      sequence->place = place++;
+      ++sequence->drawn;
+    }
+    flight.items.push_back(item);
+    flight.sequences.push_back(sequence);
   }
+  if (flight.items.empty()) return false;
+  flights.push_back(std::move(flight));
+  runner.start(flights.back().items);
+  return true;
 }
 
-void Engine::State::run() {
-  runner.run(items);
-  for (std::size_t i = 0; i < items.size(); ++i) {
-    if (items[i].sampling) take(*sequences[i], items[i].token, items[i].log_probability);
+void Engine::State::finish() {
+  Flight flight = std::move(flights.front());
+  flights.pop_front();
+  runner.finish(flight.items);
+  for (std::size_t i = 0; i < flight.items.size(); ++i) {
+    const SampledItem& item = flight.items[i];
+    if (item.sampling && !flight.sequences[i]->done) take(*flight.sequences[i], item.token, item.log_probability);
   }
   std::erase_if(running, [](const auto& sequence) { return sequence->done; });
 }
@@ -135,10 +157,11 @@ std::int64_t Engine::submit(Request request) {
 std::vector<Event> Engine::step() {
   State& state = *state_;
   state.admit();
-  if (!state.running.empty()) {
-    state.plan();
-    state.run();
-  }
+  if (state.flights.empty()) state.start();
+  // While the host looks at what this step draws, the next one runs already. It may draw one token too many for a sequence that
+  // turns out to have ended, which nobody sees.
+  if (state.runner.overlaps() && !state.flights.empty()) state.start();
+  if (!state.flights.empty()) state.finish();
   std::vector<Event> events = std::exchange(state.events, {});
   std::stable_sort(events.begin(), events.end(), [](const Event& a, const Event& b) { return a.request < b.request; });
   return events;
@@ -157,6 +180,7 @@ void Engine::cancel(std::int64_t request) {
       std::find_if(state.running.begin(), state.running.end(), [&](const auto& sequence) { return sequence->id == request; });
   if (running == state.running.end()) return;
   state.pool.release((*running)->lease);
+  (*running)->done = true;
   state.running.erase(running);
   report();
 }

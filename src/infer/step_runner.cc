@@ -36,6 +36,12 @@ class OneThread {
 
 StepRunner::StepRunner(const Model& model, CachePool& pool)
     : model_(model), pool_(pool), weights_(model.flops(1) / 2) {  // nearly: each is multiplied once
+#ifdef MOLT_CUDA
+  if (model.device().is_cuda()) {
+    on_device_ = std::make_unique<DeviceRunner>(model, pool);
+    return;
+  }
+#endif
   for (std::int64_t i = step_runner_detail::max_shares(model, weights_); i-- > 0;) {
     shares_.push_back({StepBuffer(model.device(), pool.block_size()), {}, {}, {}, {}, {}, {}});
   }
@@ -53,7 +59,46 @@ std::int64_t StepRunner::shares_of(std::span<const SampledItem> items) const {
   return longest <= total / shares ? shares : 1;
 }
 
-void StepRunner::run(std::span<SampledItem> items) {
+StepRunner::~StepRunner() = default;
+
+#ifdef MOLT_CUDA
+bool StepRunner::overlaps() const {
+  return on_device_ != nullptr;
+}
+
+void StepRunner::start_on_device(std::span<const SampledItem> items) {
+  device_items_.assign(items.begin(), items.end());
+  device_draws_.clear();
+  std::int64_t row = 0;
+  for (const SampledItem& item : items) {
+    row += std::ssize(item.tokens);
+    if (item.sampling) device_draws_.push_back(draw_of(*item.sampling, item.draw, row - 1));
+  }
+  on_device_->start(device_items_, device_draws_);
+}
+
+void StepRunner::finish(std::span<SampledItem> items) {
+  if (!on_device_) return;
+  const std::span<const Drawn> drawn = on_device_->finish();
+  std::size_t next = 0;
+  for (SampledItem& item : items) {
+    if (!item.sampling) continue;
+    item.token = drawn[next].token;
+    item.log_probability = drawn[next++].log_probability;
+  }
+}
+#else
+bool StepRunner::overlaps() const {
+  return false;
+}
+
+void StepRunner::finish(std::span<SampledItem>) {}
+#endif
+
+void StepRunner::start(std::span<SampledItem> items) {
+#ifdef MOLT_CUDA
+  if (on_device_) return start_on_device(items);
+#endif
   const std::int64_t shares = shares_of(items);
   if (shares == 1) {
     constexpr double little = 4e6;  // multiplications: less than waking threads for every product costs

@@ -1,10 +1,12 @@
 // One step of many sequences: through the model, and to a token each.
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "infer/cache_pool.h"
+#include "infer/device_runner.h"
 #include "infer/sampling.h"
 #include "infer/step_buffer.h"
 #include "model/model.h"
@@ -21,14 +23,21 @@ struct SampledItem : StepItem {
 
 class StepRunner {
  public:
-  // Both must outlive the runner; no other thread may use the pool while a step runs.
+  // Both must outlive the runner; no other thread may use the pool while a step runs, and the model must not change.
   StepRunner(const Model& model, CachePool& pool);
+  ~StepRunner();
 
-  // Extends the sequences' caches by their tokens, and draws a token for each that wants one.
+  // Extends the sequences' caches by their tokens, and draws a token for each that wants one: `start` begins, and the results
+  // stand in the items after `finish`.
   //
+  // On a GPU the next step may be started before this one is finished, and go on with tokens that it draws (StepItem::follows).
   // A small model's layers are too short to be divided among threads, and its weights lie near every core: there each thread
   // takes a share of the sequences through the whole model, and so few tokens that no share pays go through it on one thread.
-  void run(std::span<SampledItem> items);
+  void start(std::span<SampledItem> items);
+  void finish(std::span<SampledItem> items);
+  void run(std::span<SampledItem> items) { start(items), finish(items); }
+  // Whether two steps may be under way.
+  bool overlaps() const;
 
  private:
   // What one thread takes through the model.
@@ -47,6 +56,12 @@ class StepRunner {
   CachePool& pool_;
   double weights_;  // multiplied by each token
   std::vector<Share> shares_;
+#ifdef MOLT_CUDA
+  void start_on_device(std::span<const SampledItem> items);
+  std::unique_ptr<DeviceRunner> on_device_;
+  std::vector<StepItem> device_items_;
+  std::vector<Draw> device_draws_;
+#endif
 };
 
 }  // namespace molt

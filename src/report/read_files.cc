@@ -158,6 +158,7 @@ std::vector<std::pair<std::string, Throughput>> read_throughput(const fs::path& 
   for (std::size_t i = 0; i < json.size(); ++i) {
     const std::string place = concat(file.string(), ": [", i, "]");
     const auto model = get<std::string>(json[i], "model", place), work = get<std::string>(json[i], "work", place);
+    if (work == "requests") continue;  // has no context to stand under
     require(work == "prefill" || work == "decode", place, ": work: found \"", work, "\", expected \"prefill\" or \"decode\"");
     rows.push_back({model,
                     {.prefill = work == "prefill",

@@ -25,7 +25,7 @@ TEST(Throughput, MeasuresEverySettingOfEveryModel) {
     const ThroughputRow& row = rows[i];
     EXPECT_EQ(row.model, static_cast<std::int64_t>(i % 2));
     EXPECT_EQ(row.context, i < 6 ? 3 : 40);
-    EXPECT_EQ(row.prefill, i / 2 % 3 == 0);
+    EXPECT_EQ(row.work, i / 2 % 3 == 0 ? ThroughputRow::Work::prefill : ThroughputRow::Work::decode);
     EXPECT_EQ(row.batch, i / 2 % 3 == 2 ? 5 : 1);
     EXPECT_GT(row.lowest, 0);
     EXPECT_LE(row.lowest, row.median);
@@ -35,7 +35,8 @@ TEST(Throughput, MeasuresEverySettingOfEveryModel) {
     const std::int64_t attention = row.context * 2 * 2 * 8 * 4, mamba = (16 * 3 + 32 * 8) * 4;
     EXPECT_EQ(row.cache_bytes, row.batch * (row.model == 0 ? 2 * attention : attention + mamba));
   }
-  EXPECT_THROW(measure_throughput({teacher.get()}, {.batches = {0}}), UserError);
+  EXPECT_THROW(measure_throughput({teacher.get()}, {.batches = {ThroughputOptions::kLargest}}), UserError);
+  EXPECT_THROW(measure_throughput({teacher.get()}, {.batches = {-1}}), UserError);
   EXPECT_THROW(measure_throughput({teacher.get()}, {.runs = 0}), UserError);
 }
 
