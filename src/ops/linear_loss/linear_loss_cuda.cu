@@ -194,9 +194,10 @@ struct Slopes {
         chosen(weight * c.cross_entropy) {}
 };
 
+// `chosen`: the target's place in the pack, or another number.
 template <class Slope, class Sum, int kWidth, bool kTeacher>
 __device__ Pack<Slope, kWidth> gradient_of(const Pack<Sum, kWidth>& student, const Pack<Sum, kWidth>& teacher,
-                                           const Slopes<Sum>& s, const Sum (&log_totals)[3], Sum scale) {
+                                           const Slopes<Sum>& s, const Sum (&log_totals)[3], Sum scale, int chosen) {
   Pack<Slope, kWidth> gradient;
 #pragma unroll
   for (int k = 0; k < kWidth; ++k) {
@@ -209,6 +210,7 @@ __device__ Pack<Slope, kWidth> gradient_of(const Pack<Sum, kWidth>& student, con
     }
     g += power_of_two(log_p) * factor;
     if (kTeacher && s.plain != 0) g += s.plain * power_of_two(x * static_cast<Sum>(kLog2e) - log_totals[2]);
+    if (k == chosen) g -= s.chosen;
     gradient.values[k] = static_cast<Slope>(g);
   }
   return gradient;
@@ -229,7 +231,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(Sum) == 8 ? 1 : kBlocks)
   const std::int64_t first = packs * part / sharers + threadIdx.x, end = packs * (part + 1) / sharers;
   const std::int64_t target = work.targets ? work.targets[row] : -1;
   const bool known = target >= 0 && target < work.vocabulary;
-  const Sum chosen = known ? reinterpret_cast<const Sum*>(logits)[target] : static_cast<Sum>(NAN);
+  const Sum chosen_logit = known ? reinterpret_cast<const Sum*>(logits)[target] : static_cast<Sum>(NAN);
 
   Batch<Sum, kWidth> students, teachers;
   Sums<Sum> sums;
@@ -246,7 +248,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(Sum) == 8 ? 1 : kBlocks)
             reverse_kl = c.cooling * sums.student.mean() - apart;
   if (part == 0 && threadIdx.x == 0) {
     if (work.targets)
-      store<Sum>(work.cross_entropy, row, static_cast<Sum>(kLn2) * (c.separate ? log_totals[2] : log_totals[0]) - chosen);
+      store<Sum>(work.cross_entropy, row, static_cast<Sum>(kLn2) * (c.separate ? log_totals[2] : log_totals[0]) - chosen_logit);
     if (kTeacher) store<Sum>(work.forward_kl, row, apart - c.cooling * sums.teacher.mean());
     if (kTeacher) store<Sum>(work.reverse_kl, row, reverse_kl);
   }
@@ -260,14 +262,9 @@ __global__ void __launch_bounds__(kThreads, sizeof(Sum) == 8 ? 1 : kBlocks)
       for (int b = 0; b < kBatch; ++b) {
         const std::int64_t place = i + b * kThreads;
         if (place >= end) break;
-        Pack<Slope, kWidth> gradient =
-            gradient_of<Slope, Sum, kWidth, kTeacher>(students.packs[b], teachers.packs[b], s, log_totals, c.scale);
-        if (known && place == target / kWidth) {
-#pragma unroll
-          for (int k = 0; k < kWidth; ++k)
-            if (k == target % kWidth) gradient.values[k] = static_cast<Slope>(static_cast<Sum>(gradient.values[k]) - s.chosen);
-        }
-        gradients[place] = gradient;
+        const int chosen = known && place == target / kWidth ? static_cast<int>(target % kWidth) : kWidth;
+        gradients[place] =
+            gradient_of<Slope, Sum, kWidth, kTeacher>(students.packs[b], teachers.packs[b], s, log_totals, c.scale, chosen);
       }
     }
   }
