@@ -15,6 +15,7 @@ struct Case {
   std::vector<std::int32_t> lengths;
   std::int64_t d_inner = 32, d_xb = 16, state = 16;
   bool x_repeated = false, optional = true;  // optional: with dt_bias, D, z and initial state
+  std::int64_t padding = 3;                  // columns behind the inputs in the projection that they are slices of
 };
 
 const std::vector<Case>& cases() {
@@ -28,6 +29,12 @@ const std::vector<Case>& cases() {
       {.lengths = {66}, .d_inner = 12, .d_xb = 12, .state = 12},
       {.lengths = {5, 60}, .d_inner = 4, .d_xb = 2, .state = 1, .optional = false},
       {.lengths = {20}, .d_inner = 48, .d_xb = 24, .state = 24},
+      {.lengths = {1000}, .d_inner = 64, .padding = 4},
+      {.lengths = {1, 300, 64, 0, 128}, .d_inner = 256, .d_xb = 64, .x_repeated = true, .padding = 4},
+      {.lengths = {90}, .d_inner = 96, .padding = 4},   // more groups to a row of B than one block of a GPU has
+      {.lengths = {130}, .d_inner = 224, .d_xb = 32},
+      {.lengths = {5, 20}, .d_inner = 4096, .d_xb = 1024, .padding = 4},
+      {.lengths = {40}, .d_inner = 128, .d_xb = 128, .state = 128, .optional = false},
       {.lengths = {}},
       {.lengths = {0, 0}},
   };
@@ -40,7 +47,7 @@ ScanInput random_input(const Case& c, at::TensorOptions options, bool slices = t
   const std::int64_t tokens = Sequences::of(c.lengths).tokens(), count = static_cast<std::int64_t>(c.lengths.size());
   const std::int64_t d_x = c.x_repeated ? c.d_inner : c.d_xb;
   // z, x, B and C are slices of one projection, as in the layer.
-  const at::Tensor wide = at::randn({tokens, 2 * c.d_inner + d_x + c.d_xb + 3}, at::kDouble);
+  const at::Tensor wide = at::randn({tokens, 2 * c.d_inner + d_x + c.d_xb + c.padding}, at::kDouble);
   std::int64_t column = 0;
   const auto take = [&](std::int64_t width) {
     const at::Tensor slice = wide.to(options).narrow(1, column, width);
@@ -159,8 +166,10 @@ TEST(SelectiveScan, PackedIsTheSameAsOneByOne) {
       for (at::Tensor* field : {&one.x, &one.dt, &one.B, &one.C, &one.z}) *field = field->narrow(0, begin, length);
       one.initial_state = in.initial_state.narrow(0, s, 1);
       const ScanOutput alone = selective_scan(one, Sequences::of({c.lengths[s]}, device), {.final_state = true, .positions = {}});
-      EXPECT_TRUE(alone.y.equal(packed.y.narrow(0, begin, length)));
-      EXPECT_TRUE(alone.final_state.equal(packed.final_state.narrow(0, s, 1)));
+      // Where a GPU cuts a sequence depends on the batch.
+      const double tolerance = device.is_cpu() ? 0 : 1e-6;
+      EXPECT_LE(difference(alone.y, packed.y.narrow(0, begin, length)), tolerance);
+      EXPECT_LE(difference(alone.final_state, packed.final_state.narrow(0, s, 1)), tolerance);
     }
   }
 }

@@ -18,11 +18,17 @@ namespace molt::ops {
 
 namespace scan {
 
+// Whether each row begins where four elements can be read at once, which the GPU's kernels do.
+bool aligned(const at::Tensor& tensor) {
+  const auto bytes = 4 * tensor.element_size();
+  return reinterpret_cast<std::uintptr_t>(tensor.const_data_ptr()) % bytes == 0 && tensor.stride(0) % 4 == 0;
+}
 // Rows of `dtype` whose elements lie beside each other; the tensor itself where it is so already.
 at::Tensor rows(const at::Tensor& tensor, at::ScalarType dtype) {
   if (!tensor.defined()) return tensor;
-  const at::Tensor result = tensor.to(dtype);
-  return result.stride(1) == 1 || result.size(1) <= 1 ? result : result.contiguous();
+  at::Tensor result = tensor.to(dtype);
+  if (result.stride(1) != 1 && result.size(1) > 1) result = result.contiguous();
+  return result.is_cpu() || aligned(result) ? result : result.clone(at::MemoryFormat::Contiguous);
 }
 at::Tensor dense(const at::Tensor& tensor, at::ScalarType dtype) {
   return tensor.defined() ? tensor.to(dtype).contiguous() : tensor;
@@ -131,6 +137,19 @@ std::int64_t kept_size(const Arguments& a, at::Device device) {
                          : keep_count(a.tokens, a.sequences, kChunk) * a.d_inner * a.state;
 }
 
+std::int64_t forward_scratch([[maybe_unused]] const Arguments& a, [[maybe_unused]] at::Device device) {
+#ifdef MOLT_CUDA
+  if (device.is_cuda()) return cuda_forward_scratch(a);
+#endif
+  return 0;
+}
+BackwardRoom backward_room(const Arguments& a, [[maybe_unused]] at::Device device) {
+#ifdef MOLT_CUDA
+  if (device.is_cuda()) return cuda_backward_room(a);
+#endif
+  return {.parts = cpu_parts(a)};
+}
+
 ScanInput unpack(const Tensors& saved) {
   return {.x = saved[0],
           .dt = saved[1],
@@ -168,16 +187,11 @@ Tensors forward(const ScanInput& given, const Sequences& sequences, const ScanRe
     saved.tensors.push_back(at::empty({kept_size(a, given.x.device())}, p.states));
     a.kept = mutable_data(saved.tensors.back());
   }
+  const at::Tensor scratch = at::empty({forward_scratch(a, given.x.device())}, p.states);
+  a.scratch = mutable_data(scratch);
   MOLT_SCAN_KERNEL(given.x.device(), forward, a);
   outputs[0] = outputs[0].to(given.x.scalar_type());
   return outputs;
-}
-
-// The GPU's shares of a gradient by channel, (tokens, d_inner), summed over the groups that read the same columns.
-at::Tensor sum_repeats(const at::Tensor& shares, std::int64_t columns, std::int64_t state) {
-  const std::int64_t tokens = shares.size(0), d_inner = shares.size(1);
-  return columns == d_inner ? shares
-                            : shares.view({tokens, columns / state, d_inner / columns, state}).sum(2).view({tokens, columns});
 }
 
 Tensors backward(const ScanInput& given, const at::Tensor& kept, const Sequences& sequences, const at::Tensor& y,
@@ -186,22 +200,25 @@ Tensors backward(const ScanInput& given, const at::Tensor& kept, const Sequences
   Prepared p = prepare(given, sequences);
   Arguments& a = p.arguments;
   a.kept = mutable_data(kept);
-  const bool on_cpu = given.x.is_cpu();
-  const at::Tensor gy = dense(y, at::typeMetaToScalarType(p.values.dtype()));
+  const BackwardRoom room = backward_room(a, given.x.device());
+  const at::Tensor scratch = at::empty({room.scratch}, p.states);
+  a.scratch = mutable_data(scratch);
+  const auto type = at::typeMetaToScalarType(p.values.dtype());
+  const at::Tensor gy = rows(dense(y, type), type);
   const at::Tensor gfinal = dense(final_state, at::typeMetaToScalarType(p.states.dtype()));
-  const auto shares = on_cpu ? p.values : p.states;
-  const std::int64_t parts = on_cpu ? cpu_parts(a) : a.sequences;
   const auto like = [](const at::Tensor& input) {
     return input.defined() ? at::empty(input.sizes(), input.options()) : at::Tensor();
   };
   const auto parts_like = [&](const at::Tensor& input) {
     if (!input.defined()) return at::Tensor();
     auto shape = input.sizes().vec();
-    shape.insert(shape.begin(), parts);
+    shape.insert(shape.begin(), room.parts);
     return at::empty(shape, p.states);
   };
-  at::Tensor gx = at::empty({a.tokens, on_cpu ? a.x_columns : a.d_inner}, shares);
-  at::Tensor gB = at::empty({a.tokens, on_cpu ? a.d_xb : a.d_inner}, shares);
+  const auto shared = [&](std::int64_t shares, std::int64_t columns) {
+    return shares == 1 ? at::empty({a.tokens, columns}, p.values) : at::empty({shares, a.tokens, columns}, p.states);
+  };
+  const at::Tensor gx = shared(room.x_shares, a.x_columns), gB = shared(room.B_shares, a.d_xb);
   const at::Tensor gdt = at::empty({a.tokens, a.d_inner}, p.values), gC = at::empty({a.tokens, a.d_inner}, p.values);
   const at::Tensor gz = needed[7] ? at::empty({a.tokens, a.d_inner}, p.values) : at::Tensor();
   const at::Tensor gbias = parts_like(p.in.dt_bias), gA_log = parts_like(p.in.A_log), gD = parts_like(p.in.D);
@@ -214,17 +231,17 @@ Tensors backward(const ScanInput& given, const at::Tensor& kept, const Sequences
                             .C = mutable_data(gC),
                             .z = mutable_data(gz),
                             .initial_state = mutable_data(ginitial),
-                            .parts = parts,
+                            .x_shares = room.x_shares,
+                            .B_shares = room.B_shares,
+                            .parts = room.parts,
                             .dt_bias = mutable_data(gbias),
                             .D = mutable_data(gD),
                             .A_log = mutable_data(gA_log)};
   MOLT_SCAN_KERNEL(given.x.device(), backward, a, gradients);
-  if (!on_cpu) {
-    gx = sum_repeats(gx, a.x_columns, a.state);
-    gB = sum_repeats(gB, a.d_xb, a.state);
-  }
   const auto total = [](const at::Tensor& parts) { return parts.defined() ? parts.sum(0) : parts; };
-  Tensors results = {gx, gdt, total(gbias), total(gA_log), gB, gC, total(gD), gz, ginitial};
+  Tensors results = {room.x_shares == 1 ? gx : total(gx), gdt, total(gbias), total(gA_log),
+                     room.B_shares == 1 ? gB : total(gB), gC,  total(gD),    gz,
+                     ginitial};
   const Tensors inputs = pack(given);
   for (std::size_t i = 0; i < results.size(); ++i) {
     if (results[i].defined()) results[i] = results[i].to(inputs[i].scalar_type());

@@ -1,301 +1,44 @@
-// The selective scan on a GPU, plainly: a block is one group of channels of one sequence, four threads share a channel's states
-// in registers and walk along the tokens. Each token's rows are read once and a chunk's states are computed again for the
-// backward pass; sums over the channels of a group go through shuffles and shared memory in a fixed order, so that results repeat
-// bit for bit.
-#include <cuda_bf16.h>
+// Which kernels of the selective scan a GPU takes: the tuned ones for a state of 16, the plain ones for others.
 #include <cuda_runtime.h>
 
 #include <stdexcept>
 #include <string>
 
-#include "ops/selective_scan/selective_scan_kernels.h"
+#include "ops/selective_scan/selective_scan_cuda.cuh"
 
 namespace molt::ops::scan {
 
-namespace scan_cuda {
+namespace scan_dispatch {
 
-constexpr int kSharers = 4;  // threads that share a channel
-constexpr float kLog2e = 1.44269504f, kLn2 = 0.69314718f;
-constexpr unsigned kWarp = 0xffffffffu;
-
-template <class T>
-__device__ const T* as(const void* pointer) {
-  return static_cast<const T*>(pointer);
-}
-template <class T>
-__device__ T* as(void* pointer) {
-  return static_cast<T*>(pointer);
+bool tuned(const Arguments& a) {
+  return a.state == scan_cuda::kState;
 }
 
-__device__ float sigmoid(float x) {
-  return 1.0f / (1.0f + __expf(-x));
-}
-__device__ float softplus(float x) {
-  return x > 20.0f ? x : log1pf(__expf(x));
-}
-
-// Over the threads that share a channel.
-__device__ float sum_shared(float value) {
-  value += __shfl_xor_sync(kWarp, value, 1);
-  return value + __shfl_xor_sync(kWarp, value, 2);
-}
-
-// A thread's channel and states. Threads behind the last channel work on zeros and write nothing.
-template <int kStates>
-struct Place {
-  __device__ Place(const Arguments& a, std::int64_t group)
-      : state(static_cast<int>(a.state)),
-        inner(threadIdx.x / kSharers),
-        first(threadIdx.x % kSharers * kStates),
-        active(inner < state),
-        leader(active && first == 0),
-        channel(group * state + (active ? inner : 0)),
-        x_column(a.x_columns == a.d_inner ? channel : B_group(a, group) * state + (active ? inner : 0)),
-        B_column(B_group(a, group) * state),
-        C_column(group * state) {}
-  __device__ static std::int64_t B_group(const Arguments& a, std::int64_t group) { return group / (a.d_inner / a.d_xb); }
-  __device__ bool has(int k) const { return active && first + k < state; }
-
-  int state, inner, first;  // size; the channel's number in its group; the first state of this thread
-  bool active, leader;      // leader: the one of the sharers that writes what they have in common
-  std::int64_t channel, x_column, B_column, C_column;
-};
-
-// What a thread reads of a token.
-template <class T, int kStates>
-struct Token {
-  float raw, x, B[kStates], C[kStates];  // raw: dt with its bias, before the softplus
-
-  __device__ void load(const Arguments& a, const Place<kStates>& p, std::int64_t t, float bias) {
-    raw = static_cast<float>(as<T>(a.dt)[t * a.dt_stride + p.channel]) + bias;
-    x = p.active ? static_cast<float>(as<T>(a.x)[t * a.x_stride + p.x_column]) : 0.0f;
-#pragma unroll
-    for (int k = 0; k < kStates; ++k) {
-      B[k] = p.has(k) ? static_cast<float>(as<T>(a.B)[t * a.B_stride + p.B_column + p.first + k]) : 0.0f;
-      C[k] = p.has(k) ? static_cast<float>(as<T>(a.C)[t * a.C_stride + p.C_column + p.first + k]) : 0.0f;
-    }
-  }
-};
-
-// `from` and `to` are (…, d_inner, state); null reads as zeros.
-template <int kStates>
-__device__ void load_state(float* h, const Place<kStates>& p, const void* from, std::int64_t row, const Arguments& a) {
-#pragma unroll
-  for (int k = 0; k < kStates; ++k) {
-    h[k] = from && p.has(k) ? as<float>(from)[(row * a.d_inner + p.channel) * a.state + p.first + k] : 0.0f;
-  }
-}
-template <int kStates>
-__device__ void store_state(void* to, const float* h, const Place<kStates>& p, std::int64_t row, const Arguments& a) {
-#pragma unroll
-  for (int k = 0; k < kStates; ++k) {
-    if (p.has(k)) as<float>(to)[(row * a.d_inner + p.channel) * a.state + p.first + k] = h[k];
-  }
-}
-
-// -exp(A_log) * log2(e)
-template <int kStates>
-__device__ void load_decay(float* A, const Place<kStates>& p, const Arguments& a) {
-  load_state(A, p, a.A_log, 0, a);
-#pragma unroll
-  for (int k = 0; k < kStates; ++k) A[k] = -expf(A[k]) * kLog2e;
-}
-
-__device__ float parameter(const void* values, std::int64_t channel) {
-  return values ? as<float>(values)[channel] : 0.0f;
-}
-
-// Moves the state on by one token and gives y before skip and gate.
-template <class T, int kStates>
-__device__ float advance(float* h, const float* A, const Token<T, kStates>& token) {
-  const float dt = softplus(token.raw), u = dt * token.x;
-  float y = 0.0f;
-#pragma unroll
-  for (int k = 0; k < kStates; ++k) {
-    h[k] = exp2f(dt * A[k]) * h[k] + u * token.B[k];
-    y += h[k] * token.C[k];
-  }
-  return sum_shared(y);
-}
-
-template <class T, int kStates>
-__device__ void store_output(const Arguments& a, const Place<kStates>& p, std::int64_t t, float y) {
-  if (!p.leader) return;
-  if (a.z) {
-    const float z = static_cast<float>(as<T>(a.z)[t * a.z_stride + p.channel]);
-    y *= z * sigmoid(z);
-  }
-  as<T>(a.y)[t * a.d_inner + p.channel] = static_cast<T>(y);
-}
-
-template <class T, int kStates>
-__global__ void forward_kernel(const Arguments a) {
-  const std::int64_t groups = a.d_inner / a.state, sequence = blockIdx.x / groups;
-  const Place<kStates> p(a, blockIdx.x % groups);
-  const std::int64_t begin = a.offsets[sequence], end = a.offsets[sequence + 1];
-  const float bias = parameter(a.dt_bias, p.channel), D = parameter(a.D, p.channel);
-  float A[kStates], h[kStates];
-  load_decay(A, p, a);
-  load_state(h, p, a.initial_state, sequence, a);
-  std::int64_t wanted = 0;
-  while (wanted < a.position_count && a.positions[wanted] < begin) ++wanted;
-
-  Token<T, kStates> next;
-  if (begin < end) next.load(a, p, begin, bias);
-  for (std::int64_t t = begin; t < end; ++t) {
-    const Token<T, kStates> token = next;
-    if (t + 1 < end) next.load(a, p, t + 1, bias);
-    if (a.kept && (t - begin) % kChunk == 0) store_state(a.kept, h, p, begin / kChunk + sequence + (t - begin) / kChunk, a);
-    const float y = advance(h, A, token);
-    store_output<T>(a, p, t, y + D * token.x);
-    if (wanted < a.position_count && a.positions[wanted] == t) store_state(a.states, h, p, wanted++, a);
-  }
-  if (a.final_state) store_state(a.final_state, h, p, sequence, a);
-}
-
-// The sums over a group's channels of each thread's products for B and C, written to their rows. `shared` holds two rounds of
-// (2, warps, kSharers * kStates), used in turns so that one barrier a token is enough.
-template <class T, int kStates>
-__device__ void store_sums(const Arguments& a, const Gradients& to, const Place<kStates>& p, std::int64_t t, float* shared,
-                           float* B, float* C) {
-  constexpr int kRow = kSharers * kStates;
-  const int warps = blockDim.x / 32, warp = threadIdx.x / 32;
-  float* round = shared + t % 2 * 2 * warps * kRow;
-#pragma unroll
-  for (int k = 0; k < kStates; ++k) {
-#pragma unroll
-    for (int other = kSharers; other < 32; other *= 2) {
-      B[k] += __shfl_xor_sync(kWarp, B[k], other);
-      C[k] += __shfl_xor_sync(kWarp, C[k], other);
-    }
-    if (threadIdx.x % 32 < kSharers) {
-      round[warp * kRow + p.first + k] = B[k];
-      round[(warps + warp) * kRow + p.first + k] = C[k];
-    }
-  }
-  __syncthreads();
-  const int which = threadIdx.x / p.state, n = threadIdx.x % p.state;  // 0: B, 1: C
-  if (which > 1) return;
-  float sum = 0.0f;
-  for (int w = 0; w < warps; ++w) sum += round[(which * warps + w) * kRow + n];
-  const std::int64_t place = t * a.d_inner + p.C_column + n;
-  if (which == 0) {
-    as<float>(to.B)[place] = sum;
-  } else {
-    as<T>(to.C)[place] = static_cast<T>(sum);
-  }
-}
-
-template <class T, int kStates>
-__global__ void backward_kernel(const Arguments a, const Gradients to) {
-  extern __shared__ float shared[];
-  const std::int64_t groups = a.d_inner / a.state, sequence = blockIdx.x / groups;
-  const Place<kStates> p(a, blockIdx.x % groups);
-  const std::int64_t begin = a.offsets[sequence], length = a.offsets[sequence + 1] - begin;
-  const float bias = parameter(a.dt_bias, p.channel), D = parameter(a.D, p.channel);
-  float A[kStates], g[kStates], gA[kStates] = {}, gbias = 0.0f, gD = 0.0f;
-  load_decay(A, p, a);
-  load_state(g, p, to.final_state, sequence, a);
-
-  float before[kChunk][kStates];  // the state before each token of a chunk, in the thread's local memory
-  Token<T, kStates> token;
-  for (std::int64_t chunk = (length + kChunk - 1) / kChunk - 1; chunk >= 0; --chunk) {
-    const std::int64_t start = begin + chunk * kChunk;
-    const int count = static_cast<int>(min(kChunk, length - chunk * kChunk));
-    float h[kStates];
-    load_state(h, p, a.kept, begin / kChunk + sequence + chunk, a);
-    for (int j = 0; j < count; ++j) {
-#pragma unroll
-      for (int k = 0; k < kStates; ++k) before[j][k] = h[k];
-      token.load(a, p, start + j, bias);
-      advance(h, A, token);
-    }
-    for (int j = count - 1; j >= 0; --j) {
-      const std::int64_t t = start + j, place = t * a.d_inner + p.channel;
-      token.load(a, p, t, bias);
-      const float dt = softplus(token.raw), u = dt * token.x;
-      const float out = p.active && to.y ? static_cast<float>(as<T>(to.y)[place]) : 0.0f;
-      const float z = a.z ? static_cast<float>(as<T>(a.z)[t * a.z_stride + p.channel]) : 0.0f, gate = sigmoid(z);
-      const float gy = a.z ? out * z * gate : out;
-      float y = 0.0f, gu = 0.0f, gdt = 0.0f, gB[kStates], gC[kStates];
-#pragma unroll
-      for (int k = 0; k < kStates; ++k) {
-        const float decay = exp2f(dt * A[k]), after = decay * before[j][k] + u * token.B[k];
-        y += after * token.C[k];
-        g[k] += gy * token.C[k];
-        gC[k] = gy * after;
-        gB[k] = g[k] * u;
-        gu += g[k] * token.B[k];
-        g[k] *= decay;
-        const float q = g[k] * before[j][k];
-        gdt += q * A[k];
-        gA[k] += q * dt;
-      }
-      y = sum_shared(y);
-      gu = sum_shared(gu);
-      gdt = (token.x * gu + sum_shared(gdt) * kLn2) * sigmoid(token.raw);
-      gbias += gdt;
-      gD += gy * token.x;
-      if (p.leader) {
-        as<float>(to.x)[place] = dt * gu + D * gy;
-        as<T>(to.dt)[place] = static_cast<T>(gdt);
-        if (to.z) as<T>(to.z)[place] = static_cast<T>(out * (y + D * token.x) * gate * (1.0f + z * (1.0f - gate)));
-      }
-      store_sums<T>(a, to, p, t, shared, gB, gC);
-    }
-  }
-
-  if (to.initial_state) store_state(to.initial_state, g, p, sequence, a);
-#pragma unroll
-  for (int k = 0; k < kStates; ++k) gA[k] *= A[k] * kLn2;
-  store_state(to.A_log, gA, p, sequence, a);
-  if (p.leader && to.dt_bias) as<float>(to.dt_bias)[sequence * a.d_inner + p.channel] = gbias;
-  if (p.leader && to.D) as<float>(to.D)[sequence * a.d_inner + p.channel] = gD;
-}
-
-// Calls launch.template operator()<T, kStates>() for the type and the least states a thread that are enough.
-template <class T, class Launch>
-void choose_states(const Arguments& a, const Launch& launch) {
-  const std::int64_t states = (a.state + kSharers - 1) / kSharers;
-  if (states <= 1) return launch.template operator()<T, 1>();
-  if (states <= 2) return launch.template operator()<T, 2>();
-  if (states <= 4) return launch.template operator()<T, 4>();
-  if (states <= 8) return launch.template operator()<T, 8>();
-  if (states <= 16) return launch.template operator()<T, 16>();
-  launch.template operator()<T, 32>();
-}
-
-// One block for each of `rows` (sequences or tokens) and each group.
-template <class Launch>
-void launch_blocks(const Arguments& a, std::int64_t rows, const Launch& launch) {
-  const std::int64_t blocks = rows * (a.d_inner / a.state);
-  if (blocks == 0) return;
-  const auto launch_typed = [&]<class T, int kStates>() {
-    const int threads = static_cast<int>((a.state * kSharers + 31) / 32 * 32);
-    launch.template operator()<T, kStates>(static_cast<unsigned>(blocks), threads);
-  };
-  if (a.type == DataType::bfloat16) {
-    choose_states<__nv_bfloat16>(a, launch_typed);
-  } else {
-    choose_states<float>(a, launch_typed);
-  }
+void check_launch() {
   if (const cudaError_t error = cudaGetLastError())
     throw std::runtime_error(std::string("selective_scan: ") + cudaGetErrorString(error));
 }
 
-}  // namespace scan_cuda
+}  // namespace scan_dispatch
+
+std::int64_t cuda_forward_scratch(const Arguments& a) {
+  return scan_dispatch::tuned(a) ? scan_cuda::forward_scratch(a) : 0;
+}
 
 void cuda_forward(const Arguments& a, void* stream) {
-  scan_cuda::launch_blocks(a, a.sequences, [&]<class T, int kStates>(unsigned blocks, int threads) {
-    scan_cuda::forward_kernel<T, kStates><<<blocks, threads, 0, static_cast<cudaStream_t>(stream)>>>(a);
-  });
+  const auto on = static_cast<cudaStream_t>(stream);
+  scan_dispatch::tuned(a) ? scan_cuda::forward(a, on) : scan_cuda::plain_forward(a, on);
+  scan_dispatch::check_launch();
+}
+
+BackwardRoom cuda_backward_room(const Arguments& a) {
+  return scan_dispatch::tuned(a) ? scan_cuda::backward_room(a) : scan_cuda::plain_backward_room(a);
 }
 
 void cuda_backward(const Arguments& a, const Gradients& gradients, void* stream) {
-  scan_cuda::launch_blocks(a, a.sequences, [&]<class T, int kStates>(unsigned blocks, int threads) {
-    const std::size_t bytes = sizeof(float) * 2 * 2 * (threads / 32) * scan_cuda::kSharers * kStates;
-    scan_cuda::backward_kernel<T, kStates><<<blocks, threads, bytes, static_cast<cudaStream_t>(stream)>>>(a, gradients);
-  });
+  const auto on = static_cast<cudaStream_t>(stream);
+  scan_dispatch::tuned(a) ? scan_cuda::backward(a, gradients, on) : scan_cuda::plain_backward(a, gradients, on);
+  scan_dispatch::check_launch();
 }
 
 }  // namespace molt::ops::scan

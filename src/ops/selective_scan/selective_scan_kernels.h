@@ -24,6 +24,7 @@ struct Arguments {
   void* final_state = nullptr;  // may be null
   // Kept for the backward pass, may be null: room for keep_count() states, each in the kernel's own layout.
   void* kept = nullptr;
+  void* scratch = nullptr;                  // on the GPU: as many floats as cuda_forward_scratch or cuda_backward_room says
   const std::int64_t* positions = nullptr;  // ascending, where the kernel runs
   std::int64_t position_count = 0;
   void* states = nullptr;  // (position_count, d_inner, state)
@@ -40,7 +41,8 @@ struct Gradients {
   const void *y = nullptr, *final_state = nullptr;
   void *x = nullptr, *dt = nullptr, *B = nullptr, *C = nullptr, *z = nullptr,
        *initial_state = nullptr;  // the last two may be null
-  std::int64_t parts = 1;
+  // Where columns of x or B are summed in several shares: (shares, tokens, columns) float32, left to the caller, too.
+  std::int64_t x_shares = 1, B_shares = 1, parts = 1;
   void *dt_bias = nullptr, *D = nullptr,
        *A_log = nullptr;  // (parts, d_inner), (parts, d_inner), (parts, d_inner, state); set, not added to
 };
@@ -54,6 +56,11 @@ struct Update {
   const std::int32_t* contexts = nullptr;  // on the GPU, may be null: 0 where a sequence begins
 };
 
+// What Gradients must have room for, and the scratch floats of Arguments.
+struct BackwardRoom {
+  std::int64_t x_shares = 1, B_shares = 1, parts = 1, scratch = 0;
+};
+
 // On the CPU, float32 and float64, on LibTorch's threads.
 std::int64_t cpu_state_size(const Arguments& arguments);  // elements of one kept state
 std::int64_t cpu_parts(const Arguments& arguments);
@@ -61,13 +68,12 @@ void cpu_forward(const Arguments& arguments);
 void cpu_backward(const Arguments& arguments, const Gradients& gradients);
 void cpu_update(const Update& update);
 
-#ifdef MOLT_CUDA
 // On the current GPU, float32 and bfloat16, in order on `stream` (a cudaStream_t). States of up to kCudaLargestState.
 constexpr std::int64_t kCudaLargestState = 128;
+std::int64_t cuda_forward_scratch(const Arguments& arguments);
 void cuda_forward(const Arguments& arguments, void* stream);
-// x and B get (tokens, d_inner) float32: one share for every channel, summed over the repeats by the caller. parts = sequences.
+BackwardRoom cuda_backward_room(const Arguments& arguments);
 void cuda_backward(const Arguments& arguments, const Gradients& gradients, void* stream);
 void cuda_update(const Update& update, void* stream);
-#endif
 
 }  // namespace molt::ops::scan
