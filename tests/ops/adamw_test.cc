@@ -10,9 +10,9 @@
 namespace molt::ops {
 namespace adamw_test {
 
-constexpr AdamWStep kStep{.learning_rate = 0.01, .beta1 = 0.9, .beta2 = 0.95, .epsilon = 1e-8, .weight_decay = 0.1, .step = 3};
+constexpr AdamWStep kStep{.learning_rate = 0.01, .beta1 = 0.9, .beta2 = 0.95, .epsilon = 1e-8, .step = 3};
 
-// Ranges that end at these places; the first decays, the second does not, and so on.
+// Ranges that end at these places, each with its own decay and learning rate.
 std::vector<AdamWRange> ranges_of(const std::vector<std::int64_t>& ends) {
   std::vector<AdamWRange> ranges;
   for (const std::int64_t end : ends) {
