@@ -1,6 +1,6 @@
-// Vectors in GCC's own notation, with the elementary functions the CPU kernels need. A kernel is written once as an always-inlined
-// template over float and double and called from functions marked MOLT_CLONES, which the compiler emits for several generations of
-// CPUs; the best one is taken at run time. In double precision the functions are the standard library's.
+// Vectors in GCC's own notation, with the elementary functions the CPU kernels need. A kernel is written once as an
+// always-inlined template over float and double and called from functions marked MOLT_CLONES, which the compiler emits for
+// several generations of CPUs; the best one is taken at run time. In double precision the functions are the standard library's.
 #pragma once
 #include <cmath>
 #include <cstdint>
