@@ -8,9 +8,9 @@
 
 #include <memory>
 
-#include "base/allocation.h"
 #include "base/error.h"
 #include "base/random.h"
+#include "ops/host_allocator.h"
 #include "train/objective.h"
 #include "train/optimizer.h"
 
@@ -18,7 +18,7 @@ namespace {
 
 using namespace molt;
 
-[[maybe_unused]] const bool configured = (configure_allocation(), true);  // as the program does
+[[maybe_unused]] const bool configured = (ops::install_host_allocator(), true);  // as the program does
 
 struct Shape {
   std::int64_t hidden, heads, head_groups, head_size, mlp, vocabulary, dt_rank;

@@ -1,8 +1,8 @@
-#include "base/allocation.h"
 #include "cli/commands.h"
+#include "ops/host_allocator.h"
 
 int main(int argc, char** argv) {
-  molt::configure_allocation();
+  molt::ops::install_host_allocator();
   return molt::run_program(argc, argv,
                            {
                                molt::prepare_command(),
