@@ -53,6 +53,7 @@ TEST(MambaMixer, ComputesWhatTheOracleDoes) {
     Step step;
     step.sequences = batch.sequences;
     step.contexts = {0, 0, 0};
+    step.context_lens = at::zeros({3}, at::kInt);
     step.state_slots = at::tensor({2, 0, 1}, at::kLong);
     BlockCache cache;
     for (const CacheEntry& entry : mixer.cache_spec()) {

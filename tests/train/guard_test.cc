@@ -13,15 +13,18 @@ namespace molt {
 
 namespace guard_test {
 
-// Next-token loss, with the gradient of some calls (from 0) multiplied.
+// Next-token loss, with the weights of some calls' tokens (from call 0 on) multiplied.
 class Kicking : public NextToken {
  public:
   Kicking(std::int64_t begin, std::int64_t end, double factor) : begin_(begin), end_(end), factor_(factor) {}
   Loss loss(const Model& model, const PackedBatch& batch, Recompute recompute) override {
-    Loss loss = NextToken::loss(model, batch, recompute);
-    if (calls_ >= begin_ && calls_ < end_) loss.sum = loss.sum * factor_;
+    PackedBatch kicked = batch;
+    if (calls_ >= begin_ && calls_ < end_) {
+      const at::Tensor& weights = batch.loss_weights;
+      kicked.loss_weights = at::where(weights > 0, weights * factor_, weights);
+    }
     ++calls_;
-    return loss;
+    return NextToken::loss(model, kicked, recompute);
   }
 
  private:
