@@ -12,6 +12,7 @@ Command convert_command();
 Command distill_command();
 Command evaluate_command();
 Command generate_command();
+Command inspect_command();
 Command logits_command();
 Command prepare_command();
 Command rank_command();

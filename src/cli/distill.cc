@@ -7,6 +7,7 @@
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/version.h"
+#include "distill/layout_strip.h"
 #include "distill/plan.h"
 #include "distill/recipe.h"
 
@@ -21,15 +22,9 @@ struct Options {
   ComputeOptions compute;
 };
 
-// "t m2 t m2" as "a.a.": one sign a layer.
-std::string strip(const OrderedJson& layout) {
-  std::string signs;
-  for (const auto& letter : layout) signs += letter == "t" ? 'a' : letter == "swa" ? 'w' : letter == "m2" ? 'M' : '-';
-  return signs;
-}
-
 void print_result(const std::string& name, const OrderedJson& entry, std::size_t width) {
-  std::cout << std::left << std::setw(static_cast<int>(width)) << name << "  " << strip(entry["layout"]) << std::right;
+  std::cout << std::left << std::setw(static_cast<int>(width)) << name << "  "
+            << layout_strip(entry["layout"].get<std::vector<std::string>>()) << std::right;
   if (entry.contains("total_tokens")) {
     std::cout << "  " << std::setw(11) << std::llround(entry["total_tokens"].get<double>()) << " tokens";
   }
@@ -58,7 +53,7 @@ int run(const Options& options) {
   const OrderedJson index = parse_ordered_json(read_file(path), path.string());
   std::size_t width = 7;
   for (const auto& stage : index["stages"]) width = std::max(width, stage["name"].get<std::string>().size());
-  std::cout << "a attention, M Mamba, one sign a layer\n";
+  std::cout << layout_legend << "\n";
   print_result("teacher", index["teacher"], width);
   for (const auto& stage : index["stages"]) print_result(stage["name"].get<std::string>(), stage, width);
   return 0;

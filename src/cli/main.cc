@@ -5,6 +5,7 @@ int main(int argc, char** argv) {
   molt::ops::install_host_allocator();
   return molt::run_program(argc, argv,
                            {
+                               molt::inspect_command(),
                                molt::prepare_command(),
                                molt::synthesize_command(),
                                molt::train_command(),

@@ -9,6 +9,8 @@
 
 #include "base/error.h"
 #include "base/progress.h"
+#include "base/text_table.h"
+#include "distill/costs.h"
 #include "distill/objective.h"
 #include "distill/run_training.h"
 #include "formats/hugging_face.h"
@@ -31,12 +33,6 @@ std::set<std::string> trained_names(Model& model, const std::vector<std::string>
   std::vector<std::string> names;
   for (const Parameter& parameter : model.parameters()) names.push_back(parameter.name);
   return select_names(patterns, names, place);
-}
-
-double count(Model& model) {
-  double total = 0;
-  for (const Parameter& parameter : model.parameters()) total += static_cast<double>(parameter.value.numel());
-  return total;
 }
 
 double ranking_flops(const StageConfig& stage, const Model& student, const Model& teacher, std::int64_t candidates,
@@ -87,7 +83,7 @@ class Planner {
     plan.from = stage.from;
     plan.layers = student.config().num_layers();
     plan.mamba_layers = stage.mamba_layers;
-    plan.parameters = count(student);
+    plan.parameters = parameter_count(student);
     plan.how = stage.head.distills() ? stage.head.distillation_loss_implementation : "SFT";
     const double tokens = tokens_of(stage.training);
     plan.tokens = tokens;
@@ -109,7 +105,7 @@ class Planner {
       if (!shared) plan.memory.student += values * element();
     });
     touched.insert(trained.begin(), trained.end());
-    plan.memory.teacher = stage.head.distills() || !fresh.empty() ? count(teacher_) * element() : 0;
+    plan.memory.teacher = stage.head.distills() || !fresh.empty() ? parameter_count(teacher_) * element() : 0;
     plan_training(plan.memory, plan.trained, dtype_);
     plan.memory.activations =
         activation_bytes(student, stage.head.distills() ? &teacher_ : nullptr,
@@ -133,7 +129,7 @@ class Planner {
     return plan;
   }
 
-  double teacher_parameters() { return count(teacher_); }
+  double teacher_parameters() { return parameter_count(teacher_); }
 
  private:
   double element() const { return static_cast<double>(c10::elementSize(dtype_)); }
@@ -152,27 +148,6 @@ std::string scientific(double value) {
   std::ostringstream text;
   text << std::scientific << std::setprecision(2) << value;
   return value == 0 ? "-" : text.str();
-}
-
-std::string fixed(double value, int digits) {
-  std::ostringstream text;
-  text << std::fixed << std::setprecision(digits) << value;
-  return text.str();
-}
-
-// Rows of cells as text, the first row underlined, columns as wide as their widest cell and right-aligned but for the first.
-std::string table(const std::vector<std::vector<std::string>>& rows) {
-  std::vector<std::size_t> widths(rows[0].size());
-  for (const auto& row : rows) {
-    for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
-  }
-  std::ostringstream text;
-  for (const auto& row : rows) {
-    text << std::left << std::setw(static_cast<int>(widths[0])) << row[0] << std::right;
-    for (std::size_t i = 1; i < row.size(); ++i) text << "  " << std::setw(static_cast<int>(widths[i])) << row[i];
-    text << "\n";
-  }
-  return text.str();
 }
 
 }  // namespace planning
@@ -207,7 +182,6 @@ Machine this_machine(const std::string& device, const std::string& place) {
 }
 
 std::string plan_text(const RecipePlan& plan, const Machine& machine) {
-  using planning::fixed;
   using planning::scientific;
   double tokens = 0, flops = 0;
   std::vector<std::vector<std::string>> work = {{"stage", "from", "Mamba", "how", "tokens", "student", "teacher", "ranking"}};
@@ -223,11 +197,11 @@ std::string plan_text(const RecipePlan& plan, const Machine& machine) {
                       human_bytes(m.gradients), human_bytes(m.optimizer), human_bytes(m.activations), human_bytes(m.total()),
                       human_bytes(stage.disk), m.total() <= machine.bytes ? "fits" : "does not fit"});
   }
-  return concat("teacher: ", human_count(plan.teacher_parameters), " parameters (", fixed(plan.teacher_parameters / 1e9, 3),
-                " B)\n\nWork: tokens, and FLOPs at ", plan.context, " tokens of context\n", planning::table(work), "in all ",
+  return concat("teacher: ", human_count(plan.teacher_parameters), " parameters (", fixed_text(plan.teacher_parameters / 1e9, 3),
+                " B)\n\nWork: tokens, and FLOPs at ", plan.context, " tokens of context\n", text_table(work), "in all ",
                 human_count(tokens), " tokens, ", scientific(flops), " FLOPs\n\nMemory while training in ",
                 c10::toString(plan.dtype), " (activations are an estimate), against ", human_bytes(machine.bytes), " of ",
-                machine.memory, "\n", planning::table(memory));
+                machine.memory, "\n", text_table(memory));
 }
 
 }  // namespace molt
