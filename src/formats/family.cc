@@ -175,23 +175,28 @@ bool can_say(const Family& family, const std::map<std::string, bool>& values) {
 }
 
 bool expresses(const Family& family, const ModelConfig& model) {
-  bool full = true, windowed = true;
+  bool full = true, windowed = true, mixed = true;  // attention alone: over everything, over a window, some of each
   for (const BlockConfig& block : model.blocks) {
-    if (block.identity) {
-      full = windowed = false;
-      continue;
-    }
-    const std::string type = block.mixer().type();
+    const std::string type = block.identity ? "identity" : block.mixer().type();
     full = full && type == "attention";
     windowed = windowed && type == "sliding_window";
-    if (family.windows == Windows::by_layer && type != "attention" && type != "sliding_window") return false;
+    mixed = mixed && (type == "attention" || type == "sliding_window");
+    if (block.identity) continue;
     std::map<std::string, bool> values{{mlp_bias_path, block.mlp.bias}};
     for (const auto& [path, value] : mixer_keys(block.mixer())) {
       if (value.is_boolean()) values[path] = value.get<bool>();
     }
     if (!can_say(family, values)) return false;
   }
-  return family.layout || full || family.windows == Windows::by_layer || (windowed && family.windows == Windows::all);
+  switch (family.windows) {
+    case Windows::none:
+      return full;
+    case Windows::all:
+      return family.layout || full || windowed;
+    case Windows::by_layer:
+      return mixed;
+  }
+  return false;
 }
 
 }  // namespace family_table

@@ -6,12 +6,15 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/random.h"
+#include "formats/family.h"
 #include "formats/hugging_face.h"
 
 namespace molt {
 
 void PretrainedConfig::visit(ConfigVisitor& v) {
-  v.choice("format", format, {"auto", "mistral", "llama", "apriel_hybrid_ssm"}, "Kind of model that the folder must hold");
+  std::vector<std::string> formats = {"auto"};
+  for (const Family& family : families()) formats.push_back(family.model_type);
+  v.choice("format", format, formats, "Kind of model that the folder must hold");
   v.field("path", path, "Hugging Face folder, checkpoint or run");
 }
 

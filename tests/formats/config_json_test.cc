@@ -262,6 +262,9 @@ TEST(ConfigJson, TheFamilyFollowsTheLayout) {
   EXPECT_EQ(family(hybrid(), llama), "apriel_hybrid_ssm");
   EXPECT_EQ(family(mistral(), hybrid()), "apriel_hybrid_ssm");
   EXPECT_EQ(family(qwen2(), llama), "qwen2");
+  const Json identity =
+      with(with(hybrid(), "/hybrid_block_layout", {"t", "i", "t"}), "/molt", {{"attention", {{"qkv_bias", true}}}});
+  EXPECT_EQ(family(identity, qwen2()), "apriel_hybrid_ssm");
 }
 
 TEST(ConfigJson, ATeachersKeysGoIntoItsHybrid) {

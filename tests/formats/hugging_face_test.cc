@@ -150,6 +150,31 @@ TEST_F(HuggingFace, ShardsKeepTheSectionsOfAParameterTogether) {
   expect_equal(*model, *load_model(path("sharded")));
 }
 
+// A model whose tensors are elsewhere is written parameter by parameter, each asked for once.
+TEST_F(HuggingFace, AModelOnTheMetaDeviceIsWrittenFromItsSource) {
+  const auto model = random_model(hybrid, at::kBFloat16);
+  export_model(*model, path("whole"));
+  Model empty(model->config());
+  empty.to(at::kCPU, at::kBFloat16);
+  std::map<std::string, int> asked;
+  std::int64_t announced = 0;
+  export_model(empty, path("streamed"),
+               {.source =
+                    [&](const std::string& name) {
+                      ++asked[name];
+                      for (const Parameter& parameter : model->parameters()) {
+                        if (parameter.name == name) return parameter.value;
+                      }
+                      return at::Tensor();
+                    },
+                .before_writing = [&](std::int64_t bytes, std::int64_t) { announced = bytes; }});
+  EXPECT_EQ(read_file(path("streamed") / "model.safetensors"), read_file(path("whole") / "model.safetensors"));
+  EXPECT_EQ(asked.size(), model->parameters().size());
+  std::int64_t bytes = 0;
+  for (const Parameter& parameter : model->parameters()) bytes += static_cast<std::int64_t>(parameter.value.nbytes());
+  EXPECT_EQ(announced, bytes);
+}
+
 TEST_F(HuggingFace, CarriesTheSourcesFilesOver) {
   fs::create_directories(path("teacher"));
   write_file(path("teacher") / "tokenizer.json", R"({"added_tokens": [{"id": 5, "content": "</s>"}]})");
@@ -206,6 +231,37 @@ TEST_F(HuggingFace, NamesTheFileThatIsMissing) {
   EXPECT_NE(load_error(source).find("found neither model.safetensors nor model.safetensors.index.json"), std::string::npos);
   fs::remove(source / "config.json");
   EXPECT_NE(load_error(source).find("config.json"), std::string::npos);
+}
+
+TEST_F(HuggingFace, RefusesHostileConfigsInOneLine) {
+  const fs::path source = random_folder(tied);
+  const std::string good = read_file(source / "config.json");
+  const auto error = [&](const std::string& text) {
+    write_file(source / "config.json", text);
+    const std::string found = load_error(source);
+    EXPECT_NE(found.find("config.json"), std::string::npos) << found.substr(0, 200);
+    EXPECT_LT(found.size(), 400u);
+    return found;
+  };
+  const auto with = [&](const std::string& key, const std::string& value) {
+    Json config = Json::parse(good);
+    config[key] = "VALUE";
+    std::string text = config.dump();
+    return text.replace(text.find("\"VALUE\""), 7, value);
+  };
+  EXPECT_NE(error(std::string(1'000'000, '[')).find("nested deeper than 256"), std::string::npos);
+  EXPECT_NE(error(with("rope_scaling", std::string(1'000'000, '{'))).find("nested deeper than 256"), std::string::npos);
+  EXPECT_NE(error(with("rms_norm_eps", "NaN")).find("config.json:1:"), std::string::npos);
+  EXPECT_NE(error(with("rope_theta", "1e999")), "");
+  EXPECT_NE(error(with("rope_theta", "-Infinity")), "");
+  EXPECT_NE(error(with("hidden_size", "-1")).find("hidden_size: found -1"), std::string::npos);
+  EXPECT_NE(error(with("hidden_size", "16777216")).find("found shape"), std::string::npos);
+  EXPECT_NE(error(with("vocab_size", "1.5")).find("vocab_size: found 1.5"), std::string::npos);
+  EXPECT_NE(error(with("num_hidden_layers", "1152921504606846976")).find("num_hidden_layers: found 1152921504606846976"),
+            std::string::npos);
+  EXPECT_NE(error(good.substr(0, good.size() / 2)), "");
+  EXPECT_NE(error("{\"model_type\": \"\xff\"}"), "");
+  EXPECT_NE(error(""), "");
 }
 
 TEST_F(HuggingFace, AFailedExportLeavesNothing) {
