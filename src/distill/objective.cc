@@ -16,7 +16,7 @@ Distillation::Distillation(std::shared_ptr<const Model> teacher, const ops::Loss
 }
 
 std::string Distillation::name() const {
-  const int parts = (mix_.cross_entropy != 0) + (mix_.forward_kl != 0) + (mix_.reverse_kl != 0);
+  const int parts = (mix_.cross_entropy != 0) + (mix_.forward_kl != 0) + (mix_.reverse_kl != 0) + (mix_.z != 0);
   if (parts != 1) return "loss";
   return mix_.reverse_kl != 0 ? "reverse_kl" : mix_.forward_kl != 0 ? "forward_kl" : "cross_entropy";
 }
@@ -32,14 +32,7 @@ Objective::Loss Distillation::loss(const Model& student, const PackedBatch& batc
   const at::Tensor hidden = student.forward(batch, recompute);
   const ops::LossResult result = ops::linear_loss(hidden, student.head_weight(), batch.targets, batch.loss_weights, mix_, head,
                                                   loss_options(student, batch));
-  Loss loss{result.sum, batch.loss_weight, {}};
-  const auto report = [&](const char* name, const at::Tensor& parts) {
-    if (parts.defined()) loss.sums[name] = at::dot(parts, batch.loss_weights.to(parts.scalar_type()));
-  };
-  report("cross_entropy", result.cross_entropy);
-  report("forward_kl", result.forward_kl);
-  report("reverse_kl", result.reverse_kl);
-  return loss;
+  return {result.sum, batch.loss_weight, loss_sums(result, batch)};
 }
 
 double Distillation::flops(const Model& student, std::int64_t context) const {

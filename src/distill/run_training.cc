@@ -106,7 +106,7 @@ RunModels open_models(const TrainConfig& config, const std::string& place) {
 }
 
 std::unique_ptr<Objective> make_objective(const HeadConfig& head, std::shared_ptr<const Model> teacher) {
-  if (!head.distills()) return std::make_unique<NextToken>();
+  if (!head.distills()) return std::make_unique<NextToken>(head.z_loss_factor);
   return std::make_unique<Distillation>(std::move(teacher), head.mix());
 }
 

@@ -26,7 +26,9 @@ void HeadConfig::visit(ConfigVisitor& v) {
   v.field("distillation_temperature", distillation_temperature, "Both models' logits are divided by it");
   v.field("language_model_loss_factor", language_model_loss_factor,
           "Weight of next-token cross-entropy; by default 0 with a distillation_model and 1 without");
+  v.field("z_loss_factor", z_loss_factor, "Weight of log(sum of exp(logits))^2, which keeps logits from drifting; 1e-4 is usual");
   if (!v.reading()) return;
+  require(z_loss_factor >= 0, v.place(), ": z_loss_factor: found ", z_loss_factor, ", expected a number from 0 up");
   require(distillation_loss_factor >= 0, v.place(), ": distillation_loss_factor: found ", distillation_loss_factor,
           ", expected a number from 0 up");
   require(distillation_temperature > 0, v.place(), ": distillation_temperature: found ", distillation_temperature,
@@ -41,6 +43,7 @@ ops::LossMix HeadConfig::mix() const {
   ops::LossMix mix;
   mix.cross_entropy = language_model_loss_factor.value_or(distills() ? 0.0 : 1.0);
   mix.temperature = distillation_temperature;
+  mix.z = z_loss_factor;
   if (distills()) (distillation_loss_implementation == "reverse_kl" ? mix.reverse_kl : mix.forward_kl) = distillation_loss_factor;
   return mix;
 }

@@ -40,6 +40,7 @@ struct HeadConfig {
   std::string distillation_loss_implementation = "reverse_kl";
   double distillation_loss_factor = 1.0;
   double distillation_temperature = 1.0;
+  double z_loss_factor = 0;                          // of log(sum of exp(logits))^2
   std::optional<double> language_model_loss_factor;  // of next-token cross-entropy: 0 with a distillation_model, 1 without
   void visit(ConfigVisitor& visitor);
 

@@ -1,5 +1,6 @@
 #include "train/objective.h"
 
+#include <ATen/Functions.h>
 #include <c10/core/GradMode.h>
 
 #include "base/error.h"
@@ -17,10 +18,24 @@ ops::LossOptions loss_options(const Model& model, const PackedBatch& batch) {
   return {batch.loss_tokens, head.is_leaf() && head.grad().defined()};
 }
 
+std::map<std::string, at::Tensor> loss_sums(const ops::LossResult& result, const PackedBatch& batch) {
+  std::map<std::string, at::Tensor> sums;
+  const auto add = [&](const char* name, const at::Tensor& parts) {
+    if (parts.defined()) sums[name] = at::dot(parts, batch.loss_weights.to(parts.scalar_type()));
+  };
+  add("cross_entropy", result.cross_entropy);
+  add("forward_kl", result.forward_kl);
+  add("reverse_kl", result.reverse_kl);
+  add("z_loss", result.z_loss);
+  return sums;
+}
+
 Objective::Loss NextToken::loss(const Model& model, const PackedBatch& batch, Recompute recompute) {
   const at::Tensor hidden = model.forward(batch, recompute);
+  const ops::LossMix mix{.cross_entropy = 1, .z = z_loss_};
   const ops::LossResult result =
-      ops::linear_cross_entropy(hidden, model.head_weight(), batch.targets, batch.loss_weights, loss_options(model, batch));
+      ops::linear_loss(hidden, model.head_weight(), batch.targets, batch.loss_weights, mix, {}, loss_options(model, batch));
+  if (z_loss_ > 0) return {result.sum, batch.loss_weight, loss_sums(result, batch)};
   return {result.sum, batch.loss_weight, {{"cross_entropy", result.sum.detach()}}};
 }
 

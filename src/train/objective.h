@@ -14,6 +14,7 @@ namespace molt {
 
 namespace ops {
 struct LossOptions;
+struct LossResult;
 }
 
 class Objective {
@@ -36,15 +37,22 @@ class Objective {
   virtual double flops(const Model& model, std::int64_t context) const;
 };
 
+// The parts of a loss summed over loss tokens, by name: "cross_entropy", "forward_kl", "reverse_kl", "z_loss".
+std::map<std::string, at::Tensor> loss_sums(const ops::LossResult& result, const PackedBatch& batch);
+
 // How an objective calls linear_loss: for the batch's loss tokens, and adding to the head's gradient where the model has one, so
 // that it is never in memory twice.
 ops::LossOptions loss_options(const Model& model, const PackedBatch& batch);
 
-// Cross-entropy with the next token.
+// Cross-entropy with the next token, and z_loss times the z-loss (ops::LossMix).
 class NextToken : public Objective {
  public:
-  std::string name() const override { return "cross_entropy"; }
+  explicit NextToken(double z_loss = 0) : z_loss_(z_loss) {}
+  std::string name() const override { return z_loss_ > 0 ? "loss" : "cross_entropy"; }
   Loss loss(const Model& model, const PackedBatch& batch, Recompute recompute) override;
+
+ private:
+  double z_loss_;
 };
 
 // Figures of a model at a step, measured every so often by the loop and written to the metrics: held-out loss, task accuracy.

@@ -15,7 +15,11 @@ const std::vector<LossMix> kMixes{{.cross_entropy = 1},
                                   {.reverse_kl = 1},
                                   {.cross_entropy = 0.3, .forward_kl = 0.5, .reverse_kl = 0.7},
                                   {.cross_entropy = 0.3, .forward_kl = 0.5, .reverse_kl = 0.7, .temperature = 2},
-                                  {.reverse_kl = 1, .temperature = 0.5}};
+                                  {.reverse_kl = 1, .temperature = 0.5},
+                                  {.z = 1},
+                                  {.cross_entropy = 1, .z = 0.2},
+                                  {.cross_entropy = 0.3, .reverse_kl = 0.7, .z = 0.2},
+                                  {.forward_kl = 0.5, .reverse_kl = 0.7, .z = 0.2, .temperature = 2}};
 
 struct Problem {
   at::Tensor hidden, weight, teacher_hidden, teacher_weight, targets, loss_weights;
@@ -43,7 +47,7 @@ TestFunction loss_function(const Problem& p, const LossMix& mix, at::Device devi
     const LossResult out = composite ? linear_loss_composite(in[0], in[1], targets, weights, mix, teacher)
                                      : linear_loss(in[0], in[1], targets, weights, mix, teacher);
     TestTensors all{out.sum};
-    for (const at::Tensor& part : {out.cross_entropy, out.forward_kl, out.reverse_kl})
+    for (const at::Tensor& part : {out.cross_entropy, out.forward_kl, out.reverse_kl, out.z_loss})
       if (part.defined()) all.push_back(part);
     return all;
   };

@@ -256,6 +256,17 @@ TEST_F(Loop, LayerNormsAddUpToTheGradientNorm) {
   EXPECT_NEAR(std::sqrt(squares), line["gradient_norm"].get<double>(), 1e-5);
 }
 
+TEST_F(Loop, TheZLossIsPartOfTheLoss) {
+  TinyRun run(folder / "run");
+  NextToken objective(0.01);
+  train(run.config, {*run.model, objective, run.source, {}, folder / "run", {}, "", 0, {}});
+  for (const Json& line : lines_of(folder / "run/metrics.jsonl")) {
+    const double cross_entropy = line["cross_entropy"].get<double>(), z = line["z_loss"].get<double>();
+    EXPECT_GT(z, 1.0);  // log(32)^2 = 12 at the start
+    EXPECT_NEAR(line["loss"].get<double>(), cross_entropy + 0.01 * z, 1e-5);
+  }
+}
+
 TEST_F(Loop, WhenNoCheckpointCanBeReadTheRunDoesNotStartAnew) {
   TinyRun(folder / "run").train();
   truncate(folder / "run/checkpoints/00000024/optimizer.safetensors");

@@ -131,7 +131,8 @@ TokenLosses run_chunks(const Inputs& in, const Kept& kept, const HeadGradients& 
                   .weights = part(weights),
                   .slope = gradients.wanted() ? slope.slice(0, at - begin, stop - begin) : at::Tensor()};
       if (in.mix.diverges()) chunk.teacher = logits(buffers.teacher, kept.rows(in.teacher.hidden, at, stop), in.teacher.weight);
-      chunk_losses(chunk, in.mix, {part(losses.cross_entropy), part(losses.forward_kl), part(losses.reverse_kl)});
+      chunk_losses(chunk, in.mix,
+                   {part(losses.cross_entropy), part(losses.forward_kl), part(losses.reverse_kl), part(losses.log_sums)});
     }
     if (gradients.wanted()) add_gradients(slope, hidden, in.weight, kept, begin, gradients);
   }
@@ -147,6 +148,7 @@ at::Tensor weighted_sum(const TokenLosses& losses, const at::Tensor& weights, co
   add(losses.cross_entropy, mix.cross_entropy);
   add(losses.forward_kl, mix.forward_kl);
   add(losses.reverse_kl, mix.reverse_kl);
+  if (mix.z != 0) add(losses.log_sums.square(), mix.z);
   return sum;
 }
 
@@ -170,7 +172,7 @@ void check_linear_loss(const at::Tensor& hidden, const at::Tensor& weight, const
   MOLT_CHECK(
       hidden.dim() == 2 && weight.dim() == 2 && hidden.size(1) == weight.size(1) && hidden.scalar_type() == weight.scalar_type(),
       "linear_loss: hidden ", hidden.sizes(), ", weight ", weight.sizes());
-  MOLT_CHECK(mix.cross_entropy == 0 || targets.defined(), "linear_loss: cross-entropy needs targets");
+  MOLT_CHECK((mix.cross_entropy == 0 && mix.z == 0) || targets.defined(), "linear_loss: cross-entropy and z-loss need targets");
   MOLT_CHECK(!targets.defined() || (targets.dim() == 1 && targets.size(0) == tokens && targets.scalar_type() == at::kLong),
              "linear_loss: ", tokens, " tokens, targets ", targets.sizes());
   MOLT_CHECK(!loss_weights.defined() || (loss_weights.dim() == 1 && loss_weights.size(0) == tokens), "linear_loss: ", tokens,
@@ -226,6 +228,7 @@ LossResult linear_loss(const at::Tensor& hidden, const at::Tensor& weight, const
         result.cross_entropy = kept.spread(losses.cross_entropy, tokens);
         result.forward_kl = kept.spread(losses.forward_kl, tokens);
         result.reverse_kl = kept.spread(losses.reverse_kl, tokens);
+        if (mix.z != 0) result.z_loss = kept.spread(losses.log_sums.square(), tokens);
         return {weighted_sum(losses, kept.rows(loss_weights), mix, hidden.options().dtype(sum_dtype(hidden)))};
       },
       [gradients](const Tensors&, const Tensors& outer, const std::vector<bool>&) -> Tensors {

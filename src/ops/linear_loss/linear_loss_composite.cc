@@ -25,6 +25,7 @@ LossResult linear_loss_composite(const at::Tensor& hidden, const at::Tensor& wei
     const at::Tensor chosen = logits.log_softmax(1).gather(1, targets.clamp_min(0).unsqueeze(1)).squeeze(1);
     result.cross_entropy = add(-chosen, mix.cross_entropy);
   }
+  if (mix.z != 0) result.z_loss = add(logits.logsumexp(1).square(), mix.z);
   if (mix.diverges()) {
     const at::Tensor s = (logits / mix.temperature).log_softmax(1);
     const at::Tensor t = (teacher.hidden.matmul(teacher.weight.t()).to(dtype) / mix.temperature).log_softmax(1).detach();

@@ -68,15 +68,22 @@ MOLT_INLINE Divergences<T> divergences(const Distribution<T>& student, const Dis
   return {sum(forward), sum(reverse)};
 }
 
-// d CE / d logit[v] = p[v] - [v is the target], at temperature 1.
+// d CE / d logit[v] = p[v] - [v is the target], at temperature 1; with s = log(sum of exp(logits)), d s^2 / d logit[v] = 2 s
+// p[v]. This is the factor of p[v] in both.
+template <class T>
+MOLT_INLINE T plain_slope(const LossRows<T>& work, const Distribution<T>& plain, T weight) {
+  return weight * static_cast<T>(work.mix.cross_entropy + 2 * work.mix.z * static_cast<double>(plain.log_total));
+}
+
 template <class T>
 MOLT_INLINE void cross_entropy_gradient(const LossRows<T>& work, std::int64_t row, const Distribution<T>& student, T weight) {
+  const T slope = plain_slope(work, student, weight);
   T* logits = work.logits + row * work.vocabulary;
   for (std::int64_t v = 0; v < work.vocabulary; v += kLanes<T>) {
     const std::int64_t left = work.vocabulary - v;
-    store(logits + v, Lanes<T>(exp(student.log_p(v, left)) * weight), left);
+    store(logits + v, Lanes<T>(exp(student.log_p(v, left)) * slope), left);
   }
-  logits[work.targets[row]] -= weight;
+  logits[work.targets[row]] -= weight * static_cast<T>(work.mix.cross_entropy);
 }
 
 // With p at the temperature: d KL(t || s) / d logit[v] = (p_s - p_t) / temperature and
@@ -85,7 +92,8 @@ template <class T>
 MOLT_INLINE void mixed_gradient(const LossRows<T>& work, std::int64_t row, const Distribution<T>& plain,
                                 const Distribution<T>& student, const Distribution<T>& teacher, T reverse_kl) {
   const T weight = work.weights[row], cooled = weight / static_cast<T>(work.mix.temperature);
-  const T ce = static_cast<T>(work.mix.cross_entropy) * weight;
+  const T ce = static_cast<T>(work.mix.cross_entropy) * weight,
+          plain_factor = work.targets ? plain_slope(work, plain, weight) : 0;
   const T forward = static_cast<T>(work.mix.forward_kl) * cooled, reverse = static_cast<T>(work.mix.reverse_kl) * cooled;
   T* logits = work.logits + row * work.vocabulary;
   for (std::int64_t v = 0; v < work.vocabulary; v += kLanes<T>) {
@@ -93,7 +101,7 @@ MOLT_INLINE void mixed_gradient(const LossRows<T>& work, std::int64_t row, const
     const Lanes<T> s = student.log_p(v, left), t = teacher.log_p(v, left), p = exp(s);
     Lanes<T> slope = p * (forward + reverse * (s - t - reverse_kl));
     if (forward != 0) slope -= exp(t) * forward;
-    if (ce != 0) slope += exp(plain.log_p(v, left)) * ce;
+    if (plain_factor != 0) slope += exp(plain.log_p(v, left)) * plain_factor;
     store(logits + v, slope, left);
   }
   if (ce != 0) logits[work.targets[row]] -= ce;
@@ -108,9 +116,10 @@ MOLT_INLINE void loss_row(const LossRows<T>& work, std::int64_t row) {
   if (work.targets) {
     plain = distribution(logits, vocabulary, maximum, 1);
     work.cross_entropy[row] = plain.log_total - logits[work.targets[row]];
+    if (work.log_sums) work.log_sums[row] = plain.log_total;
   }
   if (!work.teacher) {
-    if (work.gradient) cross_entropy_gradient(work, row, plain, static_cast<T>(work.mix.cross_entropy) * work.weights[row]);
+    if (work.gradient) cross_entropy_gradient(work, row, plain, work.weights[row]);
     return;
   }
   const T* teacher_logits = work.teacher + row * vocabulary;

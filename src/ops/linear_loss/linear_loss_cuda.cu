@@ -95,13 +95,14 @@ struct Batch {
 // What a row's arithmetic needs beside its logits, made on the host. The gradient of one logit is p (constant + slope (log2 p -
 // log2 p_teacher)) - forward p_teacher + plain p_plain, less `chosen` at the target.
 //
-// d CE / d logit[v] = p[v] - [v is the target], at temperature 1. With p at the temperature: d KL(t || s) / d logit[v] =
-// (p_s - p_t) / temperature and d KL(s || t) / d logit[v] = p_s (log p_s - log p_t - KL(s || t)) / temperature.
+// d CE / d logit[v] = p[v] - [v is the target], at temperature 1; with s = log(sum of exp(logits)), d s^2 / d logit[v] = 2 s
+// p[v]. With p at the temperature: d KL(t || s) / d logit[v] = (p_s - p_t) / temperature and d KL(s || t) / d logit[v] = p_s (log
+// p_s - log p_t - KL(s || t)) / temperature.
 template <class Sum>
 struct Coefficients {
-  Sum cooling = 1, scale = 0;                       // 1 / temperature; the same in units of log2
-  Sum cross_entropy = 0, forward = 0, reverse = 0;  // a token's slopes before its weight
-  bool separate = false;                            // cross-entropy is of another temperature than the divergences
+  Sum cooling = 1, scale = 0;                              // 1 / temperature; the same in units of log2
+  Sum cross_entropy = 0, z = 0, forward = 0, reverse = 0;  // a token's slopes before its weight
+  bool separate = false;                                   // cross-entropy is of another temperature than the divergences
 };
 
 template <class Sum>
@@ -111,6 +112,7 @@ Coefficients<Sum> coefficients(const CudaLossRows& work) {
   c.cooling = static_cast<Sum>(cooling);
   c.scale = static_cast<Sum>(kLog2e * cooling);
   c.cross_entropy = static_cast<Sum>(work.mix.cross_entropy);
+  c.z = static_cast<Sum>(work.mix.z);
   c.forward = static_cast<Sum>(work.mix.forward_kl * cooling);
   c.reverse = static_cast<Sum>(work.mix.reverse_kl * cooling);
   c.separate = work.targets && cooling != 1;
@@ -186,11 +188,11 @@ template <class Sum>
 struct Slopes {
   Sum constant, slope, forward, plain, chosen;
 
-  __device__ Slopes(const Coefficients<Sum>& c, Sum weight, Sum reverse_kl)
-      : constant(weight * (c.forward - c.reverse * reverse_kl + (c.separate ? Sum(0) : c.cross_entropy))),
+  __device__ Slopes(const Coefficients<Sum>& c, Sum weight, Sum reverse_kl, Sum log_sum)
+      : constant(weight * (c.forward - c.reverse * reverse_kl + (c.separate ? Sum(0) : c.cross_entropy + 2 * c.z * log_sum))),
         slope(weight * c.reverse * static_cast<Sum>(kLn2)),
         forward(weight * c.forward),
-        plain(c.separate ? weight * c.cross_entropy : Sum(0)),
+        plain(c.separate ? weight * (c.cross_entropy + 2 * c.z * log_sum) : Sum(0)),
         chosen(weight * c.cross_entropy) {}
 };
 
@@ -245,16 +247,17 @@ __global__ void __launch_bounds__(kThreads, sizeof(Sum) == 8 ? 1 : kBlocks)
 
   const Sum log_totals[3] = {sums.student.log_total(), sums.teacher.log_total(), sums.plain.log_total()};
   const Sum apart = static_cast<Sum>(kLn2) * (log_totals[0] - log_totals[1]),
-            reverse_kl = c.cooling * sums.student.mean() - apart;
+            reverse_kl = c.cooling * sums.student.mean() - apart,
+            log_sum = static_cast<Sum>(kLn2) * (c.separate ? log_totals[2] : log_totals[0]);  // at temperature 1
   if (part == 0 && threadIdx.x == 0) {
-    if (work.targets)
-      store<Sum>(work.cross_entropy, row, static_cast<Sum>(kLn2) * (c.separate ? log_totals[2] : log_totals[0]) - chosen_logit);
+    if (work.targets) store<Sum>(work.cross_entropy, row, log_sum - chosen_logit);
+    if (work.targets) store<Sum>(work.log_sums, row, log_sum);
     if (kTeacher) store<Sum>(work.forward_kl, row, apart - c.cooling * sums.teacher.mean());
     if (kTeacher) store<Sum>(work.reverse_kl, row, reverse_kl);
   }
   if (work.gradient) {
     auto* const gradients = static_cast<Pack<Slope, kWidth>*>(work.gradient) + row * packs;
-    const Slopes<Sum> s(c, static_cast<const Sum*>(work.weights)[row], kTeacher ? reverse_kl : Sum(0));
+    const Slopes<Sum> s(c, static_cast<const Sum*>(work.weights)[row], kTeacher ? reverse_kl : Sum(0), log_sum);
     for (std::int64_t i = first; i < end; i += kThreads * kBatch) {
       students.load(logits, i, end);
       if constexpr (kTeacher) teachers.load(teacher, i, end);
