@@ -98,7 +98,7 @@ MemoryPlan plan_of(Job& job, const ActivationShape& shape) {
     if (job.trains(p.name)) trained += values;
     if (job.trains(p.name) || !shared[p.name]) plan.student += values * 2;
   }
-  plan_training(plan, trained, shape.dtype);
+  plan_training(plan, trained, LoopConfig(), shape.dtype, shape.device);
   plan.activations = activation_bytes(*job.student, job.teacher.get(), shape);
   return plan;
 }

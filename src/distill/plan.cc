@@ -106,7 +106,7 @@ class Planner {
     });
     touched.insert(trained.begin(), trained.end());
     plan.memory.teacher = stage.head.distills() || !fresh.empty() ? parameter_count(teacher_) * element() : 0;
-    plan_training(plan.memory, plan.trained, dtype_);
+    plan_training(plan.memory, plan.trained, stage.training, dtype_, device_);
     plan.memory.activations =
         activation_bytes(student, stage.head.distills() ? &teacher_ : nullptr,
                          {stage.training.micro_batch_tokens, recompute_of(stage.training.recompute), dtype_, device_});
@@ -186,7 +186,7 @@ std::string plan_text(const RecipePlan& plan, const Machine& machine) {
   double tokens = 0, flops = 0;
   std::vector<std::vector<std::string>> work = {{"stage", "from", "Mamba", "how", "tokens", "student", "teacher", "ranking"}};
   std::vector<std::vector<std::string>> memory = {
-      {"stage", "trained", "teacher", "student", "gradients", "optimizer", "activations", "total", "disk", ""}};
+      {"stage", "trained", "teacher", "student", "gradients", "optimizer", "saving", "activations", "total", "disk", ""}};
   for (const StagePlan& stage : plan.stages) {
     tokens += stage.tokens;
     flops += stage.student_flops + stage.teacher_flops + stage.ranking_flops;
@@ -194,8 +194,8 @@ std::string plan_text(const RecipePlan& plan, const Machine& machine) {
                     scientific(stage.student_flops), scientific(stage.teacher_flops), scientific(stage.ranking_flops)});
     const MemoryPlan& m = stage.memory;
     memory.push_back({stage.name, human_count(stage.trained), human_bytes(m.teacher), human_bytes(m.student),
-                      human_bytes(m.gradients), human_bytes(m.optimizer), human_bytes(m.activations), human_bytes(m.total()),
-                      human_bytes(stage.disk), m.total() <= machine.bytes ? "fits" : "does not fit"});
+                      human_bytes(m.gradients), human_bytes(m.optimizer), human_bytes(m.saving), human_bytes(m.activations),
+                      human_bytes(m.total()), human_bytes(stage.disk), m.total() <= machine.bytes ? "fits" : "does not fit"});
   }
   return concat("teacher: ", human_count(plan.teacher_parameters), " parameters (", fixed_text(plan.teacher_parameters / 1e9, 3),
                 " B)\n\nWork: tokens, and FLOPs at ", plan.context, " tokens of context\n", text_table(work), "in all ",

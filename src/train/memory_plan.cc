@@ -65,10 +65,12 @@ double activation_bytes(Model& student, Model* teacher, const ActivationShape& s
   return std::max({at_loss, in_backward, teacher ? passing(*teacher) * unit : 0});
 }
 
-void plan_training(MemoryPlan& plan, double trained, at::ScalarType dtype) {
+void plan_training(MemoryPlan& plan, double trained, const LoopConfig& loop, at::ScalarType dtype, at::Device device) {
   const bool master = dtype != at::kFloat && dtype != at::kDouble;
   plan.gradients = trained * memory_plan::fp32_bytes;
-  plan.optimizer = trained * memory_plan::fp32_bytes * (master ? 3 : 2);
+  const double averages = loop.average_decay > 0 ? 1 : 0;
+  plan.optimizer = trained * memory_plan::fp32_bytes * ((master ? 3 : 2) + averages);
+  plan.saving = device.is_cpu() && loop.save_in_background ? trained * memory_plan::fp32_bytes * (3 + averages) : 0;
 }
 
 }  // namespace molt

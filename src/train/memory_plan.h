@@ -9,12 +9,13 @@ namespace molt {
 
 // Bytes while a model trains.
 struct MemoryPlan {
-  double teacher = 0;      // weights
-  double student = 0;      // weights that it does not share with the teacher
-  double gradients = 0;    // fp32
-  double optimizer = 0;    // moments, and fp32 masters where weights have fewer bits
+  double teacher = 0;    // weights
+  double student = 0;    // weights that it does not share with the teacher
+  double gradients = 0;  // fp32
+  double optimizer = 0;  // moments, fp32 masters where weights have fewer bits, averages
+  double saving = 0;     // the copy that a checkpoint is written from; on a GPU it lies in the host's memory and is none of this
   double activations = 0;  // at the peak: what backward needs, and what passes through the widest place beside it
-  double total() const { return teacher + student + gradients + optimizer + activations; }
+  double total() const { return teacher + student + gradients + optimizer + saving + activations; }
 };
 
 // What a micro-batch's activations depend on beside the models.
@@ -30,7 +31,7 @@ struct ActivationShape {
 // logits; in backward, the gradient of the widest product; the teacher's forward pass, before anything of the student's is kept.
 double activation_bytes(Model& student, Model* teacher, const ActivationShape& shape);
 
-// Gradients, moments and masters of `trained` parameters.
-void plan_training(MemoryPlan& plan, double trained, at::ScalarType dtype);
+// Gradients, optimizer and saving for `trained` parameters.
+void plan_training(MemoryPlan& plan, double trained, const LoopConfig& loop, at::ScalarType dtype, at::Device device);
 
 }  // namespace molt

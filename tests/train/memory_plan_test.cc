@@ -35,10 +35,15 @@ TEST(MemoryPlan, RecomputingTakesLessAndATeacherMore) {
 
 TEST(MemoryPlan, TrainedWeightsHaveGradientsMomentsAndMasters) {
   MemoryPlan plan;
-  plan_training(plan, 10, at::kFloat);
-  EXPECT_EQ(plan.total(), 10 * (4 + 8));
-  plan_training(plan, 10, at::kBFloat16);
+  LoopConfig loop;
+  plan_training(plan, 10, loop, at::kBFloat16, at::kCUDA);
   EXPECT_EQ(plan.total(), 10 * (4 + 12));
+  plan_training(plan, 10, loop, at::kFloat, at::kCPU);
+  EXPECT_EQ(plan.total(), 10 * (4 + 8 + 12));  // what is saved is copied
+  loop.save_in_background = false;
+  loop.average_decay = 0.99;
+  plan_training(plan, 10, loop, at::kFloat, at::kCPU);
+  EXPECT_EQ(plan.total(), 10 * (4 + 8 + 4));
 }
 
 }  // namespace molt::memory_plan_test
