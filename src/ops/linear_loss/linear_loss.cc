@@ -198,12 +198,14 @@ LossChunks loss_chunks(std::int64_t tokens, std::int64_t vocabulary, bool teache
   const std::int64_t budget = device.is_cuda() ? 1'440'000'000 : 64 << 20, step = device.is_cuda() ? 256 : 64;
   const std::int64_t row = std::max<std::int64_t>(1, vocabulary) * (heads * element + (chunks.own_slope ? 2 * share : 0));
   const std::int64_t fits = std::max<std::int64_t>(256, budget / row / step * step);
-  const std::int64_t most = share * (device.is_cuda() ? fits : std::min<std::int64_t>(fits, 4096));
-  const auto even = [&](std::int64_t whole, std::int64_t parts) {
-    return ((whole + parts - 1) / parts + step - 1) / step * step;
+  // Multiples that leave no tile of LibTorch's products on an H100 or H200 half empty: 5 to 10 % of their speed.
+  const std::int64_t large_step = chunks.own_slope && share * fits >= 1024 ? 1024 : step;
+  const std::int64_t most = (device.is_cuda() ? share * fits : std::min<std::int64_t>(fits, 4096)) / large_step * large_step;
+  const auto even = [](std::int64_t whole, std::int64_t parts, std::int64_t multiple) {
+    return ((whole + parts - 1) / parts + multiple - 1) / multiple * multiple;
   };
-  chunks.rows = std::min(tokens, even(tokens, std::max<std::int64_t>(1, (tokens + most - 1) / most)));
-  chunks.logits_rows = std::min(chunks.rows, even(chunks.rows, share));
+  chunks.rows = std::min(tokens, even(tokens, std::max<std::int64_t>(1, (tokens + most - 1) / most), large_step));
+  chunks.logits_rows = std::min(chunks.rows, even(chunks.rows, share, step));
   const auto values = [&](std::int64_t rows) { return static_cast<double>(rows * vocabulary); };
   chunks.bytes = values(chunks.logits_rows * heads * element) + (chunks.own_slope ? values(chunks.rows * 2) : 0);
   return chunks;
