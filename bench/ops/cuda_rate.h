@@ -65,7 +65,7 @@ inline void register_rate(const std::string& name, double bytes, const std::func
                                })
       ->UseManualTime()
       ->Unit(benchmark::kMillisecond)
-      ->MinTime(0.1);
+      ->Iterations(20);
 }
 
 }  // namespace molt

@@ -7,9 +7,15 @@ namespace molt::ops::conv {
 namespace conv_cuda {
 
 constexpr int kSlots = 32, kRuns = 4;  // of a block, whose runs make one share of the sums over tokens
-constexpr int kBackwardBlocks = 4;     // at once on a multiprocessor
+constexpr int kUnroll = 4;             // tokens that a thread reads at once
 
-template <class T, int N, int R, int W>
+// Blocks at once on a multiprocessor: registers for 4 channels of a row in a thread allow fewer than for 2 rows of 2.
+constexpr int blocks_at_once(std::int64_t repeat) {
+  return repeat == 1 ? 4 : 5;
+}
+
+// S threads side by side share their columns: repeat / R of them, which 0 leaves to be found out.
+template <class T, int N, int R, int S, int W>
 struct BackwardThread {
   const Arguments& a;
   const Gradients& to;
@@ -19,17 +25,25 @@ struct BackwardThread {
   Window<N, W> window;
   float pending[W - 1][N];  // row j: the gradient of x at the token j before the next one's last, as far as it is known
 
+  const int sharing;
+  const bool writes;  // this one of the threads that share columns
+
   __device__ BackwardThread(const Arguments& arguments, const Gradients& gradients, std::int64_t index, unsigned warp)
-      : a(arguments), to(gradients), slot(arguments, index), together(warp) {}
+      : a(arguments),
+        to(gradients),
+        slot(arguments, index),
+        together(warp),
+        sharing(S > 0 ? S : static_cast<int>(arguments.repeat) / R),
+        writes(threadIdx.x % sharing == 0) {}
 
   // Writes the gradient of x at a token, added up over the threads that share its columns.
   __device__ void write(std::int64_t token, float (&gx)[N]) {
-    const int sharing = static_cast<int>(a.repeat) / R;
-    for (int other = 1; other < sharing; other *= 2) {
+#pragma unroll
+    for (int other = 1; other < (S > 0 ? S : sharing); other *= 2) {
 #pragma unroll
       for (int i = 0; i < N; ++i) gx[i] += __shfl_xor_sync(together, gx[i], other);
     }
-    if (threadIdx.x % sharing == 0) cuda::store(cuda::as<T>(to.x) + token * a.columns + slot.column, gx);
+    if (writes) cuda::store(cuda::as<T>(to.x) + token * a.columns + slot.column, gx);
   }
 
   // The gradient of the value before SiLU, from that of y.
@@ -129,12 +143,12 @@ struct BackwardThread {
 };
 
 // Blocks (slots, shares), a warp a run.
-template <class T, int N, int R, int W>
-__global__ void __launch_bounds__(kSlots* kRuns, kBackwardBlocks)
+template <class T, int N, int R, int S, int W>
+__global__ void __launch_bounds__(kSlots* kRuns, blocks_at_once(R))
     backward_kernel(const Arguments a, const Gradients to, std::int64_t run) {
   const std::int64_t index = static_cast<std::int64_t>(blockIdx.x) * kSlots + threadIdx.x;
   const bool inside = index < a.channels / (N * R);
-  BackwardThread<T, N, R, W> thread(a, to, inside ? index : 0, __ballot_sync(0xffffffffu, inside));
+  BackwardThread<T, N, R, S, W> thread(a, to, inside ? index : 0, __ballot_sync(0xffffffffu, inside));
   const std::int64_t first = (blockIdx.y * kRuns + threadIdx.y) * run, last = min(first + run, a.tokens);
   if (inside && first < last) {
     for (std::int64_t t = first, s = sequence_of(a, first); t < last; ++s) {
@@ -189,7 +203,7 @@ __global__ void window_kernel(const Arguments a, const Gradients to) {
 std::int64_t run_of(const Arguments& a) {
   const std::int64_t blocks = cuda::divide_up(a.channels / 4, kSlots);
   const std::int64_t parts =
-      std::max<std::int64_t>(1, cuda::multiprocessors() * kBackwardBlocks / std::max<std::int64_t>(blocks, 1));
+      std::max<std::int64_t>(1, cuda::multiprocessors() * blocks_at_once(a.repeat) / std::max<std::int64_t>(blocks, 1));
   return std::max(kShortestRun, cuda::divide_up(a.tokens, parts * kRuns));
 }
 
@@ -199,16 +213,18 @@ bool power_of_two(std::int64_t n) {
 
 template <class T>
 void backward(const Arguments& a, const Gradients& to, cudaStream_t stream) {
-  const auto launch = [&]<int N, int W, int R = 1>() {
+  const auto launch = [&]<int N, int W, int R = 1, int S = 0>() {
     const std::int64_t blocks = cuda::divide_up(a.channels / (N * R), kSlots);
     const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(to.parts));
-    backward_kernel<T, N, R, W><<<grid, dim3(kSlots, kRuns), 0, stream>>>(a, to, run_of(a));
+    backward_kernel<T, N, R, S, W><<<grid, dim3(kSlots, kRuns), 0, stream>>>(a, to, run_of(a));
   };
   const bool aligned = cuda::aligned(to.y) && cuda::aligned(to.x);
-  if (a.repeat > 1 && packs_fit<T, 2>(a) && aligned && a.repeat % 2 == 0) {
-    launch.template operator()<2, 4, 2>();
-  } else if (a.repeat == 1 && packs_fit<T, 4>(a) && aligned) {
-    launch.template operator()<4, 4>();
+  if (a.repeat == 1 && packs_fit<T, 4>(a) && aligned) {
+    launch.template operator()<4, 4, 1, 1>();
+  } else if (a.repeat == 2 && packs_fit<T, 2>(a) && aligned) {
+    launch.template operator()<2, 4, 2, 1>();
+  } else if (a.repeat == 4 && packs_fit<T, 2>(a) && aligned) {
+    launch.template operator()<2, 4, 2, 2>();
   } else {
     with_scalars(a, launch);
   }

@@ -5,7 +5,8 @@ namespace molt::ops::conv {
 
 namespace conv_cuda {
 
-constexpr int kForwardSlots = 128, kForwardBlocks = 7;  // threads of a block, blocks at once on a multiprocessor
+constexpr int kForwardSlots = 128, kForwardBlocks = 5;  // threads of a block, blocks at once on a multiprocessor
+constexpr int kForwardUnroll = 8;                       // tokens that a thread reads at once
 
 // Writes y of the U tokens from t on, whose rows are loaded, and moves the window behind them.
 template <int U, class T, int N, int R, int W>
@@ -35,13 +36,13 @@ __device__ void forward_piece(const Arguments& a, const Slot<T, N, R, W>& slot, 
                               std::int64_t end) {
   Window<N, W> window;
   look_back<T, N, W>(a, slot.column, s, a.offsets[s], t, window);
-  cuda::Pack<T, N> next[kUnroll], one[1];
-  if (t + kUnroll <= end) load_rows(a, slot, t, next);
-  for (; t + kUnroll <= end; t += kUnroll) {
-    cuda::Pack<T, N> rows[kUnroll];
+  cuda::Pack<T, N> next[kForwardUnroll], one[1];
+  if (t + kForwardUnroll <= end) load_rows(a, slot, t, next);
+  for (; t + kForwardUnroll <= end; t += kForwardUnroll) {
+    cuda::Pack<T, N> rows[kForwardUnroll];
 #pragma unroll
-    for (int u = 0; u < kUnroll; ++u) rows[u] = next[u];
-    if (t + 2 * kUnroll <= end) load_rows(a, slot, t + kUnroll, next);
+    for (int u = 0; u < kForwardUnroll; ++u) rows[u] = next[u];
+    if (t + 2 * kForwardUnroll <= end) load_rows(a, slot, t + kForwardUnroll, next);
     forward_tokens(a, slot, t, rows, window);
   }
   for (; t < end; ++t) {
@@ -67,7 +68,6 @@ __global__ void __launch_bounds__(kForwardSlots, kForwardBlocks) forward_kernel(
 
 template <class T>
 void forward(const Arguments& a, cudaStream_t stream) {
-  constexpr int N = 4;
   const auto launch = [&]<int N, int W>() {
     const std::int64_t blocks = cuda::divide_up(a.channels / N, kForwardSlots);
     const std::int64_t runs = std::min(cuda::divide_up(a.tokens, kShortestRun),
@@ -76,8 +76,8 @@ void forward(const Arguments& a, cudaStream_t stream) {
     const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(cuda::divide_up(a.tokens, run)));
     forward_kernel<T, N, 1, W><<<grid, kForwardSlots, 0, stream>>>(a, run);
   };
-  if (packs_fit<T, N>(a) && cuda::aligned(a.y)) {
-    launch.template operator()<N, 4>();
+  if (packs_fit<T, 4>(a) && cuda::aligned(a.y)) {
+    launch.template operator()<4, 4>();
   } else {
     with_scalars(a, launch);
   }

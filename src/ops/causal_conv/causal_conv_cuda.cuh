@@ -7,7 +7,6 @@
 
 namespace molt::ops::conv::conv_cuda {
 
-constexpr int kUnroll = 4;                 // tokens in flight
 constexpr std::int64_t kShortestRun = 16;  // tokens of a run
 
 // The sequence whose token t is: the last one that begins at or before it.
