@@ -1,5 +1,5 @@
-// The selective scan on the GPU at the shapes of the published 15B teacher and at small ones: bfloat16 tokens, z, B and C slices of
-// one projection, the gate and the skip included.
+// The selective scan on the GPU at the shapes of the published 15B teacher and at small ones: bfloat16 tokens, z, B and C slices
+// of one projection, the gate and the skip included.
 //   molt_ops_bench --benchmark_filter=scan/cuda
 // `share` is the part of the time that the exponentials alone take at 16 a cycle and multiprocessor of an H200 (0.26 ms for 16384
 // tokens of 4096 channels, once; the backward pass has no such floor of its own and is given against the same).

@@ -31,7 +31,7 @@ const std::vector<Case>& cases() {
       {.lengths = {20}, .d_inner = 48, .d_xb = 24, .state = 24},
       {.lengths = {1000}, .d_inner = 64, .padding = 4},
       {.lengths = {1, 300, 64, 0, 128}, .d_inner = 256, .d_xb = 64, .x_repeated = true, .padding = 4},
-      {.lengths = {90}, .d_inner = 96, .padding = 4},   // more groups to a row of B than one block of a GPU has
+      {.lengths = {90}, .d_inner = 96, .padding = 4},  // more groups to a row of B than one block of a GPU has
       {.lengths = {130}, .d_inner = 224, .d_xb = 32},
       {.lengths = {5, 20}, .d_inner = 4096, .d_xb = 1024, .padding = 4},
       {.lengths = {40}, .d_inner = 128, .d_xb = 128, .state = 128, .optional = false},

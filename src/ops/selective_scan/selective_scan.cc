@@ -239,8 +239,14 @@ Tensors backward(const ScanInput& given, const at::Tensor& kept, const Sequences
                             .A_log = mutable_data(gA_log)};
   MOLT_SCAN_KERNEL(given.x.device(), backward, a, gradients);
   const auto total = [](const at::Tensor& parts) { return parts.defined() ? parts.sum(0) : parts; };
-  Tensors results = {room.x_shares == 1 ? gx : total(gx), gdt, total(gbias), total(gA_log),
-                     room.B_shares == 1 ? gB : total(gB), gC,  total(gD),    gz,
+  Tensors results = {room.x_shares == 1 ? gx : total(gx),
+                     gdt,
+                     total(gbias),
+                     total(gA_log),
+                     room.B_shares == 1 ? gB : total(gB),
+                     gC,
+                     total(gD),
+                     gz,
                      ginitial};
   const Tensors inputs = pack(given);
   for (std::size_t i = 0; i < results.size(); ++i) {

@@ -1,8 +1,10 @@
-// What the tuned kernels of the scan share, for a state of 16 and rows whose elements can be read four at a time: a warp holds 8 channels, lane i the four states i / 8 * 4 … of
-// channel i % 8, and walks along the tokens; what it reads was converted to float in shared memory.
+// What the tuned kernels of the scan share, for a state of 16 and rows whose elements can be read four at a time: a warp holds 8
+// channels, lane i the four states i / 8 * 4 … of channel i % 8, and walks along the tokens; what it reads was converted to float
+// in shared memory.
 //
-// Long sequences are cut into spans where channels and sequences alone would not fill a GPU. Over a span the state (or, backwards,
-// its gradient) is exp(A * sum of dt) times what came in, plus what comes of zeros: walk_ends finds the latter and the sum.
+// Long sequences are cut into spans where channels and sequences alone would not fill a GPU. Over a span the state (or,
+// backwards, its gradient) is exp(A * sum of dt) times what came in, plus what comes of zeros: walk_ends finds the latter and the
+// sum.
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>

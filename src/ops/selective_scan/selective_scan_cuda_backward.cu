@@ -24,11 +24,11 @@ struct Edge {
 
   // The thread's token of kStep, and the first of its channels in the block and in all.
   struct Seat {
-    int thread, token = thread / kLanes, local = thread % kLanes * 2, channel = 0, x_column = 0;
+    int thread = thread_number(), token = thread / kLanes, local = thread % kLanes * 2, channel = 0, x_column = 0;
     bool active = false;
   };
-  __device__ Seat seat(int thread) const {
-    Seat s{thread};
+  __device__ Seat seat() const {
+    Seat s;
     s.active = s.local < part.channels;
     const int inner = s.active ? s.local : 0;
     s.channel = part.first * kState + inner;
@@ -36,9 +36,8 @@ struct Edge {
     return s;
   }
 
-  __device__ Edge(const Job& job, const Part<kTogether>& part, Shared<T>& shared)
-      : job(job), part(part), shared(shared) {
-    const Seat s = seat(pick<3>());
+  __device__ Edge(const Job& job, const Part<kTogether>& part, Shared<T>& shared) : job(job), part(part), shared(shared) {
+    const Seat s = seat();
     for (int i = 0; i < 2; ++i) shared.D[s.local + i] = job.a.D ? as<float>(job.a.D)[s.channel + i] : 0.0f;
     shared.totals[s.thread] = {0.0f, 0.0f, 0.0f, 0.0f};
   }
@@ -93,7 +92,7 @@ struct Edge {
   }
   // Of the step of that number, which begins at token `begin` of the pack and has `count` tokens.
   __device__ void fetch(int begin, int count, int step) {
-    const Seat s = seat(pick<1>());
+    const Seat s = seat();
     const int j = min(s.token, count - 1);
     copy(s, kOut, step, job.in.y_gradient, begin, j, s.channel);
     copy(s, kZ, step, job.in.z, begin, j, s.channel);
@@ -105,7 +104,7 @@ struct Edge {
   // The rows of a step, of which `count` are there, for the walk back; others add nothing.
   __device__ void stage(int step, int count) const {
     asm volatile("cp.async.wait_group 0;" ::: "memory");
-    const Seat s = seat(pick<3>());
+    const Seat s = seat();
     const auto& raw = shared.raw[step & 1];
     const bool valid = s.token < count && s.active && job.in.driven;
     const Two out = raw[kOut][s.thread], z = raw[kZ][s.thread], C = raw[kC][s.thread];
@@ -138,7 +137,7 @@ struct Edge {
 
   // The gradients of a step that begins at row `first` of the tile and at token `begin` of the pack, of which `count` are there.
   __device__ void finish(int begin, int count, int first, int step) {
-    const Seat s = seat(pick<3>());
+    const Seat s = seat();
     const auto& raw = shared.raw[step & 1];
     const Two x = raw[kX][s.thread];
     const float2 gu = pair(s, shared.gu), gdecay = pair(s, shared.gdt);
@@ -259,10 +258,14 @@ void launch(const Job& job, cudaStream_t stream) {
 template <class T>
 void launch(const Job& job, cudaStream_t stream) {
   switch (job.split.together) {
-    case 1: return launch<T, 1>(job, stream);
-    case 2: return launch<T, 2>(job, stream);
-    case 3: return launch<T, 3>(job, stream);
-    default: return launch<T, kGroups>(job, stream);
+    case 1:
+      return launch<T, 1>(job, stream);
+    case 2:
+      return launch<T, 2>(job, stream);
+    case 3:
+      return launch<T, 3>(job, stream);
+    default:
+      return launch<T, kGroups>(job, stream);
   }
 }
 

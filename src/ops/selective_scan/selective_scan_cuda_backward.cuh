@@ -1,5 +1,5 @@
-// The walk back of the scan's gradients, as selective_scan_cuda_backward.cu describes it: how work falls to blocks, what they have
-// in shared memory, and the threads that have four states of a channel each.
+// The walk back of the scan's gradients, as selective_scan_cuda_backward.cu describes it: how work falls to blocks, what they
+// have in shared memory, and the threads that have four states of a channel each.
 #pragma once
 #include "ops/selective_scan/selective_scan_cuda.cuh"
 
@@ -12,7 +12,7 @@ using namespace scan_cuda;
 constexpr int kEach = 4;  // states of a lane
 constexpr int kGroups = 4, kChannels = kGroups * kState, kThreads = kChannels * kState / kEach, kWarps = kThreads / 32;
 constexpr int kStep = 8, kTokens = static_cast<int>(kChunk);  // tokens whose states are in registers; of a tile
-constexpr int kPadded = kChannels + 8;      // keeps four rows of 8 channels on different banks
+constexpr int kPadded = kChannels + 8;                        // keeps four rows of 8 channels on different banks
 
 template <class T>
 struct Shared {
@@ -96,16 +96,16 @@ __device__ float sum_groups(float value) {
   }
 }
 
-// Sums over four lanes by a product with a column of ones: `low` of lanes 4i … 4i + 3 is added to (i, column) of an 8 x 8 matrix, of
-// which lane l holds (l / 4, l % 4 * 2) and the one right of it in sum[0] and sum[1]; `high` likewise to sum[2] and sum[3].
+// Sums over four lanes by a product with a column of ones: `low` of lanes 4i … 4i + 3 is added to (i, column) of an 8 x 8 matrix,
+// of which lane l holds (l / 4, l % 4 * 2) and the one right of it in sum[0] and sum[1]; `high` likewise to sum[2] and sum[3].
 __device__ inline void add_lanes(float (&sum)[4], std::uint32_t ones, float low, float high) {
   asm("mma.sync.aligned.m16n8k4.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
       : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
       : "r"(__float_as_uint(low)), "r"(__float_as_uint(high)), "r"(ones));
 }
 
-// The operands of that product lose all but 10 bits of their fractions. Products of float32 tokens are given in two parts, so that
-// nothing is lost; sums of those of bfloat16 tokens get a factor that makes the error zero on average.
+// The operands of that product lose all but 10 bits of their fractions. Products of float32 tokens are given in two parts, so
+// that nothing is lost; sums of those of bfloat16 tokens get a factor that makes the error zero on average.
 template <class T>
 constexpr bool kExact = sizeof(T) == 4;
 template <class T>
@@ -116,10 +116,6 @@ __device__ inline float lost(float value) {
 
 // The thread's number, read anew each time: what follows from it is found again where it is used, because registers are what the
 // walk back has least of.
-#ifndef FRESH
-#define FRESH 1
-#endif
-template<int kLevel> __device__ inline int pick() { if constexpr (FRESH >= kLevel) { int number; asm volatile("mov.u32 %0, %%tid.x;" : "=r"(number)); return number; } else return threadIdx.x; }
 __device__ inline int thread_number() {
   int number;
   asm volatile("mov.u32 %0, %%tid.x;" : "=r"(number));
@@ -129,9 +125,9 @@ __device__ inline int thread_number() {
 // A thread's place among those that walk.
 template <int kTogether>
 struct Lane {
-  int thread = pick<2>(), lane = thread % 32, channel = thread / 32 * 8 + lane % 8, quarter = lane / 8;
-  int row = Part<kTogether>::row(channel) + quarter * kEach;    // where its states begin in rows of B
-  int column = channel / kState * kState + quarter * kEach;     // and of C
+  int thread = thread_number(), lane = thread % 32, channel = thread / 32 * 8 + lane % 8, quarter = lane / 8;
+  int row = Part<kTogether>::row(channel) + quarter * kEach;  // where its states begin in rows of B
+  int column = channel / kState * kState + quarter * kEach;   // and of C
 };
 
 // A thread's four states of one channel.

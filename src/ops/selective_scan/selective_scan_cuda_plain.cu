@@ -1,7 +1,7 @@
 // The selective scan on a GPU for states of any size but the one that has tuned kernels: a block is one group of channels of one
 // sequence, four threads share a channel's states in registers and walk along the tokens. Each token's rows are read once and a
-// chunk's states are computed again for the backward pass; sums over the channels of a group go through shuffles and shared memory
-// in a fixed order, so that results repeat bit for bit.
+// chunk's states are computed again for the backward pass; sums over the channels of a group go through shuffles and shared
+// memory in a fixed order, so that results repeat bit for bit.
 #include "ops/selective_scan/selective_scan_cuda.cuh"
 
 namespace molt::ops::scan {

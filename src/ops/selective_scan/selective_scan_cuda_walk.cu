@@ -1,9 +1,6 @@
-// The walk along the tokens, forward with outputs, or only for what it ends with. A block has 32 channels of one span: half of its
-// threads walk through a tile of tokens in shared memory while the other half prepare the next tile and finish the outputs of the
-// one before, so that the walkers, about one warp a scheduler where a single sequence is scanned, do nothing else.
-#include <stdexcept>
-#include <string>
-
+// The walk along the tokens, forward with outputs, or only for what it ends with. A block has 32 channels of one span: half of
+// its threads walk through a tile of tokens in shared memory while the other half prepare the next tile and finish the outputs of
+// the one before, so that the walkers, about one warp a scheduler where a single sequence is scanned, do nothing else.
 #include "ops/selective_scan/selective_scan_cuda.cuh"
 
 namespace molt::ops::scan {
@@ -14,11 +11,8 @@ using namespace scan_cuda;
 
 enum class Walk { outputs, state_ends, adjoint_ends };
 
-constexpr int kChannels = 32, kTokens = 32;  // of a block; of a tile
-#ifndef WALK_OWN
-#define WALK_OWN 4
-#endif
-constexpr int kEach = WALK_OWN, kSharers = kState / kEach;                              // states of a walker; walkers of a channel
+constexpr int kChannels = 32, kTokens = 32;          // of a block; of a tile
+constexpr int kEach = 4, kSharers = kState / kEach;  // states of a walker; walkers of a channel
 constexpr int kWalkers = kChannels * kSharers, kHelpers = 128, kThreads = kWalkers + kHelpers;
 constexpr int kVector = 4, kRows = kHelpers / (kChannels / kVector), kRounds = kTokens / kRows;  // how helpers split a tile
 
@@ -44,20 +38,6 @@ struct Job {
         ends(ends) {}
 };
 
-// The sums over the walkers of a channel of as many values, one for each of them.
-__device__ inline float sum_walkers(const float (&v)[4], int lane) {
-  return sum_lanes(v, lane);
-}
-__device__ inline float sum_walkers(const float (&v)[8], int lane) {
-  const bool second = lane & 4;
-  float half[4];
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    half[i] = (second ? v[2 * i + 1] : v[2 * i]) + __shfl_xor_sync(kWarp, second ? v[2 * i] : v[2 * i + 1], 4);
-  }
-  return sum_lanes(half, lane);
-}
-
 // One thread's states on their way. A warp has the channels of 32 / kSharers lanes beside each other.
 template <Walk kWalk>
 struct Walker {
@@ -65,7 +45,8 @@ struct Walker {
   using States = Packed<float, kEach>;
 
   float A[kEach], h[kEach] = {}, dt_sum = 0.0f;
-  int lane, channel, part, column;  // channel in the block; which of its walkers; column of its group's row where its states begin
+  int lane, channel, part,
+      column;  // channel in the block; which of its walkers; column of its group's row where its states begin
 
   __device__ explicit Walker(int thread)
       : lane(thread % 32),
@@ -85,89 +66,37 @@ struct Walker {
     return row;
   }
 
-  struct Factors {
-    float decay[kEach], input[kEach];
-    States out;
-  };
-  __device__ Factors factors(const Row& row) {
-    Factors f;
-#pragma unroll
-    for (int k = 0; k < kEach; ++k) {
-      f.decay[k] = exp2_fast(row.step.x * A[k]);
-      f.input[k] = row.step.y * row.into[k];
-    }
-    if constexpr (kWalk == Walk::outputs) f.out = row.out;
-    if constexpr (kWalk != Walk::outputs) dt_sum += row.step.x;
-    return f;
-  }
-
   // One token; the lane's part of y.
-  __device__ float advance(const Factors& f) {
+  __device__ float advance(const Row& row) {
     float y = 0.0f;
 #pragma unroll
     for (int k = 0; k < kEach; ++k) {
-      h[k] = kWalk == Walk::adjoint_ends ? f.decay[k] * (h[k] + f.input[k]) : f.decay[k] * h[k] + f.input[k];
-      if constexpr (kWalk == Walk::outputs) y += h[k] * f.out[k];
+      const float decay = exp2_fast(row.step.x * A[k]), input = row.step.y * row.into[k];
+      h[k] = kWalk == Walk::adjoint_ends ? decay * (h[k] + input) : decay * h[k] + input;
+      if constexpr (kWalk == Walk::outputs) y += h[k] * row.out[k];
     }
+    if constexpr (kWalk != Walk::outputs) dt_sum += row.step.x;
     return y;
   }
 
-#ifdef WALK_B
-  // A whole tile, two tokens at a time: the rows of those two steps on are read and the factors of the next ones found while these
-  // are added up. The loop stays a loop so that the compiler keeps that order.
+  // A whole tile, as many tokens at a time as a channel has walkers. The next ones' rows are read before these are used.
   __device__ void walk(Tile& tile) {
-    constexpr int kPair = 2, kTurn = kSharers;
-    Row rows[2][kPair];
-    Factors f[2][kPair];
-    const auto read_pair = [&](Row (&to)[kPair], int j) {
+    Row rows[2][kSharers];
 #pragma unroll
-      for (int r = 0; r < kPair; ++r) to[r] = read(tile, j + r);
-    };
-    const auto find_pair = [&](Factors (&to)[kPair], const Row (&from)[kPair]) {
+    for (int r = 0; r < kSharers; ++r) rows[0][r] = read(tile, r);
 #pragma unroll
-      for (int r = 0; r < kPair; ++r) to[r] = factors(from[r]);
-    };
-    const auto turn = [&](int j, bool more) {
-      float y[kTurn];
+    for (int j = 0; j < kTokens; j += kSharers) {
+      const int turn = j / kSharers % 2;
 #pragma unroll
-      for (int i = 0; i < kTurn; i += kPair) {
-        const int now = i / kPair % 2;
-        if (more || i + 2 * kPair < kTurn) read_pair(rows[now], j + i + 2 * kPair);
-        if (more || i + kPair < kTurn) find_pair(f[1 - now], rows[1 - now]);
-#pragma unroll
-        for (int r = 0; r < kPair; ++r) y[i + r] = advance(f[now][r]);
+      for (int r = 0; r < kSharers; ++r) {
+        if (j + kSharers < kTokens) rows[1 - turn][r] = read(tile, j + kSharers + r);
       }
-      if constexpr (kWalk == Walk::outputs) tile.y[j + part][channel] = sum_walkers(y, lane);
-    };
-    read_pair(rows[0], 0);
-    read_pair(rows[1], kPair);
-    find_pair(f[0], rows[0]);
-#pragma unroll 1
-    for (int j = 0; j < kTokens - kTurn; j += kTurn) turn(j, true);
-    turn(kTokens - kTurn, false);
-  }
-#else
-  // A whole tile. The rows of the next four tokens are read before those of this four are used.
-  __device__ void walk(Tile& tile) {
-    constexpr int kAhead = 4;
-    Row rows[2][kAhead];
-    float y[kSharers];
+      float y[kSharers];
 #pragma unroll
-    for (int r = 0; r < kAhead; ++r) rows[0][r] = read(tile, r);
-#pragma unroll
-    for (int j = 0; j < kTokens; j += kAhead) {
-#pragma unroll
-      for (int r = 0; r < kAhead; ++r) {
-        if (j + kAhead < kTokens) rows[(j / kAhead + 1) % 2][r] = read(tile, j + kAhead + r);
-      }
-#pragma unroll
-      for (int r = 0; r < kAhead; ++r) y[(j + r) % kSharers] = advance(factors(rows[j / kAhead % 2][r]));
-      if constexpr (kWalk == Walk::outputs) {
-        if ((j + kAhead) % kSharers == 0) tile.y[j + kAhead - kSharers + part][channel] = sum_walkers(y, lane);
-      }
+      for (int r = 0; r < kSharers; ++r) y[r] = advance(rows[turn][r]);
+      if constexpr (kWalk == Walk::outputs) tile.y[j + part][channel] = sum_lanes(y, lane);
     }
   }
-#endif
 };
 
 // One of the threads that fill tiles and finish outputs: four channels of every kRows-th token.
@@ -335,8 +264,8 @@ struct Stops {
 // The first `count` tokens of a tile with positions asked for, one by one.
 __device__ void walk_and_store(Walker<Walk::outputs>& walker, Tile& tile, int begin, int count, Stops& stops, int channel) {
   for (int j = 0; j < count; ++j) {
-    const float y[kSharers] = {walker.advance(walker.factors(walker.read(tile, j)))};
-    const float sum = sum_walkers(y, walker.lane);
+    const float y[kSharers] = {walker.advance(walker.read(tile, j))};
+    const float sum = sum_lanes(y, walker.lane);
     if (walker.part == 0) tile.y[j][walker.channel] = sum;
     if (!stops.before(begin + j + 1)) continue;
     if (channel < stops.a.d_inner)
@@ -360,8 +289,7 @@ __device__ void end_walk(const Walker<kWalk>& walker, const Job& job, const Span
   const Arguments& a = job.a;
   const int first = walker.part * kEach;
   if constexpr (kWalk == Walk::outputs) {
-    if (a.final_state && span.number == span.last)
-      store_state(a.final_state, walker.h, span.sequence, a.d_inner, channel, first);
+    if (a.final_state && span.number == span.last) store_state(a.final_state, walker.h, span.sequence, a.d_inner, channel, first);
   } else {
     store_state(job.ends.states, walker.h, span.number, a.d_inner, channel, first);
     if (walker.part == 0) job.ends.dt[std::int64_t{span.number} * a.d_inner + channel] = walker.dt_sum;
