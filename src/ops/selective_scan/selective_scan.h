@@ -47,7 +47,8 @@ struct ScanOutput {
 
 // Gradients flow to every tensor of `input` from y and from final_state. Keeps one state in 64 tokens (on the
 // CPU in 16) for the backward pass, which computes the others again. Results do not depend on the number of threads. Shapes that
-// do not fit are bugs (MOLT_CHECK).
+// do not fit are bugs (MOLT_CHECK). On a GPU two runs agree bit for bit, but long sequences are cut where a batch alone would not
+// fill it: the last bits of a sequence's results depend on what is in the batch beside it.
 ScanOutput selective_scan(const ScanInput& input, const Sequences& sequences, const ScanRequest& request = {});
 
 // The same in plain tensor operations, by the formula; differentiable by LibTorch. Slow, and keeps (tokens, d_inner, state)
