@@ -18,7 +18,7 @@ namespace chat {
 
 struct Options {
   std::string model;
-  std::int64_t max_tokens = 512, context = 0;
+  std::int64_t max_tokens = 0, context = 0;
   SamplingOptions sampling{.temperature = 0.7};
   std::int64_t seed = 0;
   std::vector<std::string> stop;
@@ -119,11 +119,13 @@ int run(Options& options) {
   const auto model = load_model(folder, {options.compute.device(), options.compute.dtype()});
   std::int64_t room = options.context;
   if (room == 0) room = model->config().max_positions > 0 ? std::min<std::int64_t>(model->config().max_positions, 8192) : 4096;
-  require(room > options.max_tokens, "--context: found ", room, ", expected more than --max-tokens ", options.max_tokens);
+  const std::int64_t max_tokens = options.max_tokens != 0 ? options.max_tokens : std::min<std::int64_t>(512, room / 2);
+  require(max_tokens > 0, "--max-tokens: found ", max_tokens, ", expected at least 1");
+  require(room > max_tokens, "--context: found ", room, ", expected more than --max-tokens ", max_tokens);
   TextGenerator generator(*model, tokenizer, {.max_sequences = 1, .max_tokens = room});
   Conversation conversation(folder, tokenizer);
 
-  TextRequest request{.max_tokens = options.max_tokens, .sampling = options.sampling, .stop = options.stop};
+  TextRequest request{.max_tokens = max_tokens, .sampling = options.sampling, .stop = options.stop};
   request.sampling.seed = static_cast<std::uint64_t>(options.seed);
   log_info(concat(options.model, ": /help says what can be typed"));
   std::string line;
@@ -136,7 +138,7 @@ int run(Options& options) {
     } else if (line.starts_with("/")) {
       std::cerr << "found " << line << ", expected /help, /reset or /quit\n";
     } else if (!line.empty()) {
-      request.tokens = tokens_with(conversation, line, room - options.max_tokens);
+      request.tokens = tokens_with(conversation, line, room - max_tokens);
       if (request.tokens.empty()) continue;
       conversation.answer(answer(generator, request));
       ++request.sampling.seed;
@@ -152,7 +154,8 @@ Command chat_command() {
   return {"chat", "Talk to a model in the terminal", [](Arguments& arguments) -> std::function<int()> {
             auto options = std::make_shared<chat::Options>();
             arguments.positional("MODEL", options->model, "Hugging Face folder, checkpoint or run");
-            arguments.option("--max-tokens", options->max_tokens, "New tokens of an answer at most");
+            arguments.option("--max-tokens", options->max_tokens,
+                             "New tokens of an answer at most (default: 512, or half of a shorter --context)");
             arguments.option("--context", options->context,
                              "Tokens of the whole conversation at most (default: what the model allows, up to 8192)");
             arguments.option("--temperature", options->sampling.temperature, "0 always takes the most probable token");
