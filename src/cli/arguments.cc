@@ -114,6 +114,14 @@ void Arguments::flag(const std::string& name, bool& value, const std::string& me
 
 namespace arguments_detail {
 
+// CLI11 says "Could not convert: --batch = x".
+std::string in_our_words(const CLI::Error& error) {
+  const std::string text = error.what(), start = "Could not convert: ";
+  const std::size_t equals = text.find(" = ");
+  if (!text.starts_with(start) || equals == std::string::npos) return text;
+  return concat(text.substr(start.size(), equals - start.size()), ": found \"", text.substr(equals + 3), "\", expected a number");
+}
+
 std::string version_line() {
   const auto versions = program_versions();
   return concat("molt ", versions.at("molt"), " (", versions.at("revision"), ")");
@@ -127,7 +135,7 @@ int run_program(int argc, char** argv, const std::vector<Command>& commands) {
   app.set_version_flag("--version", arguments_detail::version_line());
   app.require_subcommand(1);
   app.failure_message([](const CLI::App* failed, const CLI::Error& error) {
-    return concat("error: ", error.what(), " (", failed->get_parent() ? "molt " : "", failed->get_name(),
+    return concat("error: ", arguments_detail::in_our_words(error), " (", failed->get_parent() ? "molt " : "", failed->get_name(),
                   " --help shows what is accepted)\n");
   });
 

@@ -24,6 +24,7 @@ class Shards : public SampleStream {
  public:
   explicit Shards(const fs::path& folder) {
     const fs::path manifest_path = folder / "manifest.json";
+    require(fs::exists(manifest_path), folder.string(), ": found no manifest.json, expected a folder that `molt prepare` made");
     const Json manifest = read_json(manifest_path);
     const std::string place = manifest_path.string();
     require(get_or<bool>(manifest, "complete", false, place), folder.string(),

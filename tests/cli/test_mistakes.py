@@ -1,0 +1,78 @@
+"""A mistake of the user's ends in one line that names the place, and exit code 2."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import time
+
+import pytest
+
+MOLT = os.environ.get("MOLT", "build/release/molt")
+TEACHER = pathlib.Path(__file__).parents[2] / "models/tiny-teacher"
+pytestmark = pytest.mark.skipif(not pathlib.Path(MOLT).exists(), reason=f"{MOLT} is not built")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Broken copies of the tiny teacher and broken files."""
+    folder = tmp_path_factory.mktemp("mistakes")
+    for name in ("truncated", "no-json", "no-layers"):
+        shutil.copytree(TEACHER, folder / name)
+    with open(folder / "truncated/model.safetensors", "r+b") as file:
+        file.truncate(file.seek(0, os.SEEK_END) // 2)
+    (folder / "no-json/config.json").write_text('{"model_type": ')
+    config = json.loads((TEACHER / "config.json").read_text())
+    del config["num_hidden_layers"]
+    (folder / "no-layers/config.json").write_text(json.dumps(config))
+    (folder / "empty.jsonl").write_text("")
+    (folder / "no-field.jsonl").write_text('{"words": "a"}\n')
+    (folder / "wrong-key.yaml").write_text("training:\n  stepz: 5\n")
+    return folder
+
+
+MISTAKES = [
+    ("generat", 'did you mean "generate"?'),
+    ("generate absent --prompt a", "absent: no such folder"),
+    ("generate truncated --prompt a", "truncated/model.safetensors: "),
+    ("generate no-json --prompt a", "no-json/config.json:1:16: "),
+    ("generate no-layers --prompt a", "no-layers/config.json: num_hidden_layers: missing"),
+    ("generate TEACHER --input empty.jsonl --output out", "empty.jsonl: found no line"),
+    ("generate TEACHER --input no-field.jsonl --output out", 'no-field.jsonl:1: found neither "prompt"'),
+    ("generate TEACHER --prompt a --top-p 2", "top_p: found 2"),
+    ("chat TEACHER --max-tokens -1", "--max-tokens: found -1, expected at least 1"),
+    ("bench TEACHER --batch x", '--batch: found "x", expected a number'),
+    ("convert TEACHER --layers 99 --output out", "--layers: found layer 99, expected 0 to 11"),
+    ("rank TEACHER --method loo --data empty.jsonl --output out", "empty.jsonl: found no manifest.json, expected a folder that"),
+    ("evaluate TEACHER --task gsm8k --data no-field.jsonl --output out", "no-field.jsonl:1: answer: missing"),
+    ("logits TEACHER --input absent.jsonl --output out", "absent.jsonl: cannot open"),
+    ("train wrong-key.yaml", 'wrong-key.yaml:2: training.stepz: unknown key (did you mean "steps"?)'),
+    ("prepare --input empty.jsonl --tokenizer TEACHER --output shards", "the input holds no sample"),
+]
+
+
+@pytest.mark.parametrize("command, expected", MISTAKES)
+def test_one_line_and_exit_code_2(folder, command, expected):
+    arguments = [str(TEACHER) if word == "TEACHER" else word for word in command.split()]
+    ended = subprocess.run([os.path.abspath(MOLT), *arguments], cwd=folder, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert len(ended.stderr.splitlines()) == 1, ended.stderr
+    assert expected in ended.stderr
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize("user", [{}, {"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "7"}])
+def test_waiting_threads_spin_for_a_bounded_time(tmp_path, user):
+    plain = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    command = [MOLT, "synthesize", "--problems", "100000000", "--output", str(tmp_path / "problems.jsonl"), "--quiet"]
+    running = subprocess.Popen(command, env=plain | user)
+    try:
+        time.sleep(2)
+        found = dict(entry.split("=", 1) for entry in pathlib.Path(f"/proc/{running.pid}/environ").read_text().split("\0") if entry)
+    finally:
+        running.kill()
+        running.wait()
+    assert found.get("GOMP_SPINCOUNT") == (user.get("GOMP_SPINCOUNT") if user else "10000")
+    assert found.get("OMP_WAIT_POLICY") == user.get("OMP_WAIT_POLICY")
