@@ -19,8 +19,9 @@ find_path(MOLT_CUDNN_FRONTEND cudnn_frontend.h HINTS ${MOLT_TORCH}/../include)
 find_path(MOLT_CUDNN_HEADERS cudnn.h HINTS ${MOLT_TORCH}/../include ${MOLT_TORCH}/../nvidia/cudnn/include)
 if(MOLT_CUDNN_FRONTEND AND MOLT_CUDNN_HEADERS)
   set(MOLT_CUDNN ON)
-  target_compile_definitions(molt_flags INTERFACE MOLT_CUDNN=1)
-  target_include_directories(molt_flags SYSTEM INTERFACE ${MOLT_CUDNN_FRONTEND} ${MOLT_CUDNN_HEADERS})
+  set(attention ${PROJECT_SOURCE_DIR}/src/ops/attention)  # the only ones that see them
+  set_source_files_properties(${attention}/attention_cuda.cc ${attention}/cudnn_plan.cc PROPERTIES
+    COMPILE_DEFINITIONS MOLT_CUDNN=1 COMPILE_OPTIONS "-isystem;${MOLT_CUDNN_FRONTEND};-isystem;${MOLT_CUDNN_HEADERS}")
 else()
   message(STATUS "No headers of cuDNN and cudnn_frontend beside ${MOLT_TORCH}: attention is LibTorch's, at half the speed")
 endif()
