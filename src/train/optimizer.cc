@@ -42,17 +42,6 @@ bool needs_master(const at::Tensor& values) {
   return values.scalar_type() != at::kFloat && values.scalar_type() != at::kDouble;
 }
 
-// The norm of a flat tensor in one threaded pass: by rows first, because LibTorch reduces to a single number on one thread and
-// with one fp32 sum.
-at::Tensor norm_of(const at::Tensor& flat) {
-  constexpr std::int64_t row = 1024;
-  const std::int64_t rows = flat.numel() / row;
-  const at::ScalarType type = flat.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  const at::Tensor head = at::linalg_vector_norm(flat.narrow(0, 0, rows * row).view({rows, row}), 2, {1}, false, type);
-  const at::Tensor tail = at::linalg_vector_norm(flat.slice(0, rows * row), 2, std::nullopt, false, type);
-  return at::linalg_vector_norm(at::cat({head, tail.reshape({1})}).to(at::kDouble), 2);
-}
-
 }  // namespace adamw
 
 AdamW::AdamW(const OptimizerConfig& config, std::vector<FlatBuffer> buffers) : config_(config), buffers_(std::move(buffers)) {
@@ -67,6 +56,7 @@ AdamW::AdamW(const OptimizerConfig& config, std::vector<FlatBuffer> buffers) : c
     if (!muon) unit.moment2 = at::zeros(buffer.values.sizes(), options);
     if (master) unit.master = buffer.values.detach().to(at::kFloat);
     unit.ranges = std::move(ranges[i]);
+    if (!muon) unit.range_table = ops::adamw_ranges(unit.ranges, buffer.values.device());
     units_.push_back(std::move(unit));
   }
 }
@@ -79,56 +69,38 @@ void AdamW::zero_gradients() {
   for (FlatBuffer& buffer : buffers_) molt::zero_gradients(buffer);
 }
 
-at::Tensor AdamW::gradient_norm() const {
-  std::vector<at::Tensor> norms;
-  for (const FlatBuffer& buffer : buffers_) norms.push_back(adamw::norm_of(buffer.gradients));
-  return norms.size() == 1 ? norms[0] : at::linalg_vector_norm(at::stack(norms), 2);
-}
-
 at::Tensor AdamW::step(double learning_rate, double divisor, const at::Tensor& limit) {
   const c10::NoGradGuard no_grad;
-  MOLT_CHECK(divisor > 0, "gradients are divided by ", divisor);
-  const at::Tensor norm = gradient_norm() / divisor;
-  // The update divides each gradient by `scale`: the mean over loss tokens and the clipping cost no pass of their own.
-  at::Tensor scale = at::full_like(norm, divisor);
-  if (config_.clip_norm > 0) scale.mul_((norm / config_.clip_norm).clamp_min(1.0));
-  scale = scale.to(at::kFloat);
-  at::Tensor broken = at::isfinite(norm).logical_not();
-  if (limit.defined()) broken.logical_or_(norm > limit);
-  broken = broken.to(at::kFloat);
+  std::vector<at::Tensor> gradients;
+  for (const FlatBuffer& buffer : buffers_) gradients.push_back(buffer.gradients);
+  const ops::GradientScale scale = ops::clip_gradients(gradients, divisor, config_.clip_norm, limit);
   ++steps_done_;
-  const at::Tensor steps = at::full_like(scale, static_cast<double>(steps_done_));
   for (std::size_t i = 0; i < buffers_.size(); ++i) {
     if (units_[i].moment2.defined())
-      update(i, learning_rate, steps, scale, broken);
+      update(i, learning_rate, scale);
     else
-      update_by_muon(i, learning_rate, scale, broken);
-    if (units_[i].master.defined()) buffers_[i].values.copy_(units_[i].master);
+      update_by_muon(i, learning_rate, scale);
   }
-  return norm.to(at::kFloat);
+  return scale.norm;
 }
 
-void AdamW::update(std::size_t index, double learning_rate, const at::Tensor& steps, const at::Tensor& scale,
-                   const at::Tensor& broken) {
+void AdamW::update(std::size_t index, double learning_rate, const ops::GradientScale& scale) {
   const Unit& unit = units_[index];
-  std::map<std::pair<double, double>, std::vector<UpdateRange>> alike;  // by weight decay and factor, one call each
-  for (const UpdateRange& range : unit.ranges) alike[{range.weight_decay, range.learning_rate_factor}].push_back(range);
-  for (const auto& [settings, ranges] : alike) {
-    std::vector<at::Tensor> values, gradients, moments1, moments2;
-    for (const UpdateRange& range : ranges) {
-      const auto part = [&](const at::Tensor& flat) { return flat.narrow(0, range.begin, range.end - range.begin); };
-      values.push_back(part(weights(index)));
-      gradients.push_back(part(buffers_[index].gradients));
-      moments1.push_back(part(unit.moment1));
-      moments2.push_back(part(unit.moment2));
-    }
-    at::_fused_adamw_(values, gradients, moments1, moments2, {}, std::vector<at::Tensor>(values.size(), steps),
-                      learning_rate * settings.second, config_.beta1, config_.beta2, settings.first, config_.epsilon,
-                      /*amsgrad=*/false, /*maximize=*/false, scale, broken);
-  }
+  ops::adamw({.weights = buffers_[index].values,
+              .master = unit.master,
+              .gradients = buffers_[index].gradients,
+              .moment1 = unit.moment1,
+              .moment2 = unit.moment2,
+              .ranges = unit.range_table},
+             {.learning_rate = learning_rate,
+              .beta1 = config_.beta1,
+              .beta2 = config_.beta2,
+              .epsilon = config_.epsilon,
+              .step = steps_done_},
+             scale);
 }
 
-void AdamW::update_by_muon(std::size_t index, double learning_rate, const at::Tensor& scale, const at::Tensor& broken) {
+void AdamW::update_by_muon(std::size_t index, double learning_rate, const ops::GradientScale& scale) {
   const std::vector<FlatBuffer::Piece>& pieces = buffers_[index].pieces;
   for (std::size_t i = 0; i < pieces.size(); ++i) {
     const UpdateRange& range = units_[index].ranges[i];
@@ -136,8 +108,9 @@ void AdamW::update_by_muon(std::size_t index, double learning_rate, const at::Te
       return flat.narrow(0, pieces[i].offset, pieces[i].value.numel()).view(pieces[i].value.sizes());
     };
     muon_update(part(weights(index)), part(units_[index].moment1), part(buffers_[index].gradients),
-                {learning_rate * range.learning_rate_factor, config_.momentum, range.weight_decay, scale, broken});
+                {learning_rate * range.learning_rate_factor, config_.momentum, range.weight_decay, scale.scale, scale.broken});
   }
+  if (units_[index].master.defined()) buffers_[index].values.copy_(units_[index].master);
 }
 
 std::vector<Parameter> AdamW::state() const {

@@ -1,5 +1,5 @@
-// AdamW over flat buffers: fused, fp32 masters where weights are bf16, clipping by the global norm.
-// Decoupled weight decay, Loshchilov and Hutter, arXiv 1711.05101. By choice Muon (muon.h) updates the matrices.
+// AdamW (ops/adamw/adamw.h) over flat buffers: fp32 masters where weights are bf16, clipping by the global norm. By choice Muon
+// (muon.h) updates the matrices.
 //
 // Weight decay acts on projection matrices alone: vectors (norms, biases, D) set scales and offsets that have no reason to be
 // small, A_log and the convolution are a recurrence's time constants, and an embedding's row would shrink in every step in which
@@ -12,6 +12,7 @@
 
 #include "base/config.h"
 #include "model/parameters.h"
+#include "ops/adamw/adamw.h"
 #include "train/parameter_groups.h"
 
 namespace molt {
@@ -26,7 +27,7 @@ struct OptimizerConfig {
   double clip_norm = 1.0;                                                  // 0: no clipping
   double momentum = 0.95;                                                  // of Muon
   std::vector<std::string> never_muon = {"embedding*", "head*", "*A_log", "*conv*"};  // matrices that stay with AdamW
-  std::vector<ParameterGroupConfig> groups = {};  // later ones go before earlier ones
+  std::vector<ParameterGroupConfig> groups = {};                                      // later ones go before earlier ones
   void visit(ConfigVisitor& visitor);
 };
 
@@ -58,12 +59,11 @@ class AdamW {
     at::Tensor moment1, moment2;  // moment2 is undefined where Muon updates
     at::Tensor master;            // fp32; undefined where the values are fp32 or fp64 themselves
     std::vector<UpdateRange> ranges;
+    at::Tensor range_table;  // the same as ops::adamw takes them; undefined where Muon updates
   };
 
-  at::Tensor gradient_norm() const;
-  void update(std::size_t index, double learning_rate, const at::Tensor& steps, const at::Tensor& scale,
-              const at::Tensor& broken);
-  void update_by_muon(std::size_t index, double learning_rate, const at::Tensor& scale, const at::Tensor& broken);
+  void update(std::size_t index, double learning_rate, const ops::GradientScale& scale);
+  void update_by_muon(std::size_t index, double learning_rate, const ops::GradientScale& scale);
 
   OptimizerConfig config_;
   std::vector<FlatBuffer> buffers_;

@@ -6,6 +6,7 @@
 
 #include "base/config.h"
 #include "model/parameters.h"
+#include "ops/adamw/adamw.h"
 
 namespace molt {
 
@@ -20,10 +21,7 @@ struct ParameterGroupConfig {
 };
 
 // Neighbouring pieces of a buffer that are updated alike; pieces of Muon have a range each.
-struct UpdateRange {
-  std::int64_t begin, end;  // elements of the buffer
-  double weight_decay, learning_rate_factor;
-};
+using UpdateRange = ops::AdamWRange;
 
 // Whether Muon updates a parameter of this name and shape. Decided before parameters are laid into buffers: those of Muon have a
 // buffer of their own.
