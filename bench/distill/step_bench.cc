@@ -7,18 +7,19 @@
 // Arguments: layers, tokens of a step and of a micro-batch, recompute (0 none, 1 mixer, 2 block). What does not fit is skipped.
 // Standard error has the memory planned beforehand and the longest kernels of one step.
 #include <ATen/Context.h>
-#include <ATen/Functions.h>
 #include <benchmark/benchmark.h>
 #include <c10/core/CachingDeviceAllocator.h>
 
 #include <cstdio>
-#include <map>
+#include <functional>
 #include <memory>
+#include <optional>
 
 #include "base/error.h"
 #include "base/random.h"
 #include "distill/objective.h"
 #include "gpu_activity.h"
+#include "model/random_model.h"
 #include "train/memory_plan.h"
 #include "train/optimizer.h"
 
@@ -30,7 +31,7 @@ constexpr std::int64_t sequence = 4096, vocabulary = 131072;
 constexpr double dense_bf16 = 989e12;  // FLOP/s of an H100 or H200, as its maker says
 
 // `mamba` of the layers, spread evenly, are Mamba.
-std::unique_ptr<Model> shape_of_the_teacher(std::int64_t layers, std::int64_t mamba) {
+ModelConfig shape_of_the_teacher(std::int64_t layers, std::int64_t mamba) {
   std::string layout;
   for (std::int64_t i = 0; i < layers; ++i)
     layout += concat(i > 0 ? ", " : "", (i + 1) * mamba / layers > i * mamba / layers ? "state" : "full");
@@ -46,20 +47,7 @@ decoder:
   layout: [)",
                       layout, "]\n"),
                "bench", {}, [&](ConfigVisitor& v) { config.visit(v); });
-  return std::make_unique<Model>(config);
-}
-
-// Fills what is still on the meta device: large matrices by the GPU's own generator, which takes seconds for what takes the CPU's
-// minutes, the rest as always.
-void fill_on_gpu(Model& model, std::uint64_t seed) {
-  const at::Device device(at::kCUDA, 0);
-  at::Generator generator = at::globalContext().defaultGenerator(device);
-  generator.set_current_seed(seed);
-  model.visit([&](const std::string& name, at::Tensor& value) {
-    if (!value.is_meta() || value.dim() != 2 || value.numel() < (1 << 20) || model.keeps_fp32(name)) return;
-    value = at::empty(value.sizes(), at::TensorOptions(device).dtype(at::kBFloat16)).normal_(0, 0.02);
-  });
-  model.initialise({.seed = seed, .standard_deviation = 0.02}, device, at::kBFloat16);
+  return config;
 }
 
 std::vector<PackedBatch> batches(std::int64_t step, std::int64_t micro_batch) {
@@ -79,40 +67,32 @@ double billions(double bytes) {
 }
 
 struct Job {
-  std::shared_ptr<Model> teacher;  // or null
-  std::unique_ptr<Model> student;
-  std::function<bool(const std::string&)> trains;
+  ModelConfig student;
+  std::optional<ModelConfig> teacher;
+  bool new_mixers_alone = false;  // train; all else is the teacher's storage
+
+  bool trains(const std::string& name) const { return !new_mixers_alone || name.find(".mixers.mamba.") != std::string::npos; }
 };
 
-MemoryPlan plan_of(Job& job, const ActivationShape& shape) {
+double bytes_of(Model& model, const std::function<bool(const std::string&)>& counts) {
+  double total = 0;
+  for (const Parameter& p : model.parameters()) total += counts(p.name) ? 2.0 * static_cast<double>(p.value.numel()) : 0;
+  return total;
+}
+
+MemoryPlan plan_of(const Job& job, const ActivationShape& shape) {
+  Model student(job.student);
+  std::optional<Model> teacher;
+  if (job.teacher) teacher.emplace(*job.teacher);
   MemoryPlan plan;
-  double trained = 0;
-  std::map<std::string, bool> shared;
-  if (job.teacher)
-    for (const Parameter& p : job.teacher->parameters()) {
-      plan.teacher += static_cast<double>(p.value.numel()) * 2;
-      shared[p.name] = true;
-    }
-  for (const Parameter& p : job.student->parameters()) {
-    const auto values = static_cast<double>(p.value.numel());
-    if (job.trains(p.name)) trained += values;
-    if (job.trains(p.name) || !shared[p.name]) plan.student += values * 2;
-  }
-  plan_training(plan, trained, LoopConfig(), shape.dtype, shape.device);
-  plan.activations = activation_bytes(*job.student, job.teacher.get(), shape);
+  if (teacher) plan.teacher = bytes_of(*teacher, [](const std::string&) { return true; });
+  plan.student = bytes_of(student, [&](const std::string& name) { return job.trains(name); });
+  plan_training(plan, plan.student / 2, LoopConfig(), shape.dtype, shape.device);
+  plan.activations = activation_bytes(student, teacher ? &*teacher : nullptr, shape);
   return plan;
 }
 
-// Weights of the student that the teacher has too become the teacher's, unless they train.
-void share(Job& job) {
-  std::map<std::string, at::Tensor> own;
-  for (const Parameter& p : job.teacher->parameters()) own[p.name] = p.value;
-  job.student->visit([&](const std::string& name, at::Tensor& value) {
-    if (!job.trains(name) && own.contains(name)) value = own.at(name).detach();
-  });
-}
-
-void steps(benchmark::State& state, Job job) {
+void steps(benchmark::State& state, const Job& job) {
   const ActivationShape shape{state.range(2), static_cast<Recompute>(state.range(3)), at::kBFloat16, at::Device(at::kCUDA, 0)};
   const MemoryPlan plan = plan_of(job, shape);
   auto* const memory = c10::getDeviceAllocator(at::kCUDA);
@@ -123,19 +103,22 @@ void steps(benchmark::State& state, Job job) {
                billions(plan.activations), billions(plan.total()), billions(free));
   if (plan.total() > 0.98 * free) return state.SkipWithError("does not fit");
 
-  if (job.teacher) fill_on_gpu(*job.teacher, 1), share(job);
-  fill_on_gpu(*job.student, 2);
-  AdamW optimizer(OptimizerConfig(), flatten_trainable([&](const ParameterVisitor& v) { job.student->visit(v); }, job.trains));
+  const std::shared_ptr<const Model> teacher = job.teacher ? random_model(*job.teacher, shape.device, shape.dtype, 1) : nullptr;
+  std::vector<const Model*> shared;
+  if (job.new_mixers_alone) shared.push_back(teacher.get());
+  const std::unique_ptr<Model> student = random_model(job.student, shape.device, shape.dtype, 2, shared);
+  AdamW optimizer(OptimizerConfig(), flatten_trainable([&](const ParameterVisitor& v) { student->visit(v); },
+                                                       [&](const std::string& name) { return job.trains(name); }));
   memory->emptyCache();
   memory->resetPeakStats(0);
   std::unique_ptr<Objective> objective = std::make_unique<NextToken>();
-  if (job.teacher) objective = std::make_unique<Distillation>(job.teacher, ops::LossMix{.reverse_kl = 1});
+  if (teacher) objective = std::make_unique<Distillation>(teacher, ops::LossMix{.reverse_kl = 1});
   const std::vector<PackedBatch> data = batches(state.range(1), shape.tokens);
   const auto step = [&] {
     optimizer.zero_gradients();
     double weight = 0;
     for (const PackedBatch& batch : data) {
-      const Objective::Loss loss = objective->loss(*job.student, batch.to(shape.device), shape.recompute);
+      const Objective::Loss loss = objective->loss(*student, batch.to(shape.device), shape.recompute);
       loss.sum.backward();
       weight += loss.weight;
     }
@@ -144,7 +127,7 @@ void steps(benchmark::State& state, Job job) {
   step();
   for (auto _ : state) step();
   const auto done = static_cast<double>(state.iterations() * state.range(1));
-  const double flops = done * objective->flops(*job.student, sequence / 2);
+  const double flops = done * objective->flops(*student, sequence / 2);
   const auto peak = static_cast<double>(
       memory->getDeviceStats(0).allocated_bytes[static_cast<std::size_t>(c10::CachingAllocator::StatType::AGGREGATE)].peak);
   state.counters["tokens/s"] = benchmark::Counter(done, benchmark::Counter::kIsRate);
@@ -163,19 +146,18 @@ void steps(benchmark::State& state, Job job) {
 
 void BM_Supervised(benchmark::State& state) {
   if (!at::hasCUDA()) return state.SkipWithError("no GPU");
-  steps(state, {nullptr, shape_of_the_teacher(state.range(0), 0), [](const std::string&) { return true; }});
+  steps(state, {shape_of_the_teacher(state.range(0), 0), {}});
 }
 
 void BM_Distillation(benchmark::State& state) {
   if (!at::hasCUDA()) return state.SkipWithError("no GPU");
-  steps(state, {shape_of_the_teacher(state.range(0), 0), shape_of_the_teacher(state.range(0), 0),
-                [](const std::string&) { return true; }});
+  steps(state, {shape_of_the_teacher(state.range(0), 0), shape_of_the_teacher(state.range(0), 0)});
 }
 
 void BM_NewMixers(benchmark::State& state) {
   if (!at::hasCUDA()) return state.SkipWithError("no GPU");
-  steps(state, {shape_of_the_teacher(state.range(0), 0), shape_of_the_teacher(state.range(0), state.range(0) * 3 / 5),
-                [](const std::string& name) { return name.find(".mixers.mamba.") != std::string::npos; }});
+  const std::int64_t layers = state.range(0);
+  steps(state, {shape_of_the_teacher(layers, layers * 3 / 5), shape_of_the_teacher(layers, 0), true});
 }
 
 void arguments(benchmark::internal::Benchmark* b) {
