@@ -126,8 +126,12 @@ __device__ void store_output(const Arguments& a, const Place<kStates>& p, std::i
   as<T>(a.y)[t * a.d_inner + p.channel] = static_cast<T>(y);
 }
 
+// Of a block whose threads hold kStates states each: registers are given out by it.
+template <int kStates>
+constexpr int kMostThreads = kStates * kSharers * kSharers < 32 ? 32 : kStates * kSharers * kSharers;
+
 template <class T, int kStates>
-__global__ void update_kernel(const Update update) {
+__global__ void __launch_bounds__(kMostThreads<kStates>) update_kernel(const Update update) {
   const Arguments& a = update.arguments;
   const std::int64_t groups = a.d_inner / a.state, t = blockIdx.x / groups;
   const Place<kStates> p(a, blockIdx.x % groups);
