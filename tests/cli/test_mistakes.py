@@ -42,7 +42,7 @@ MISTAKES = [
     ("generate TEACHER --input no-field.jsonl --output out", 'no-field.jsonl:1: found neither "prompt"'),
     ("generate TEACHER --prompt a --top-p 2", "top_p: found 2"),
     ("chat TEACHER --max-tokens -1", "--max-tokens: found -1, expected at least 1"),
-    ("bench TEACHER --batch x", '--batch: found "x", expected a number'),
+    ("generate TEACHER --prompt a --max-tokens x", '--max-tokens: found "x", expected a number'),
     ("convert TEACHER --layers 99 --output out", "--layers: found layer 99, expected 0 to 11"),
     ("rank TEACHER --method loo --data empty.jsonl --output out", "empty.jsonl: found no manifest.json, expected a folder that"),
     ("evaluate TEACHER --task gsm8k --data no-field.jsonl --output out", "no-field.jsonl:1: answer: missing"),
