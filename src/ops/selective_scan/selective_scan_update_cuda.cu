@@ -1,134 +1,12 @@
-// One token of each of several sequences on a GPU: a block is one group of channels of one token, four threads share a channel's
-// states.
-#include <cuda_bf16.h>
-#include <cuda_runtime.h>
-
+// One token of each of several sequences on a GPU: a block is one group of channels of one token.
 #include <stdexcept>
 #include <string>
 
-#include "ops/selective_scan/selective_scan_kernels.h"
+#include "ops/selective_scan/selective_scan_cuda_plain.cuh"
 
 namespace molt::ops::scan {
 
-namespace scan_update_cuda {
-
-constexpr int kSharers = 4;  // threads that share a channel
-constexpr float kLog2e = 1.44269504f;
-constexpr unsigned kWarp = 0xffffffffu;
-
-template <class T>
-__device__ const T* as(const void* pointer) {
-  return static_cast<const T*>(pointer);
-}
-template <class T>
-__device__ T* as(void* pointer) {
-  return static_cast<T*>(pointer);
-}
-
-__device__ float sigmoid(float x) {
-  return 1.0f / (1.0f + __expf(-x));
-}
-__device__ float softplus(float x) {
-  return x > 20.0f ? x : log1pf(__expf(x));
-}
-
-// Over the threads that share a channel.
-__device__ float sum_shared(float value) {
-  value += __shfl_xor_sync(kWarp, value, 1);
-  return value + __shfl_xor_sync(kWarp, value, 2);
-}
-
-// A thread's channel and states. Threads behind the last channel work on zeros and write nothing.
-template <int kStates>
-struct Place {
-  __device__ Place(const Arguments& a, std::int64_t group)
-      : state(static_cast<int>(a.state)),
-        inner(threadIdx.x / kSharers),
-        first(threadIdx.x % kSharers * kStates),
-        active(inner < state),
-        leader(active && first == 0),
-        channel(group * state + (active ? inner : 0)),
-        x_column(a.x_columns == a.d_inner ? channel : B_group(a, group) * state + (active ? inner : 0)),
-        B_column(B_group(a, group) * state),
-        C_column(group * state) {}
-  __device__ static std::int64_t B_group(const Arguments& a, std::int64_t group) { return group / (a.d_inner / a.d_xb); }
-  __device__ bool has(int k) const { return active && first + k < state; }
-
-  int state, inner, first;  // size; the channel's number in its group; the first state of this thread
-  bool active, leader;      // leader: the one of the sharers that writes what they have in common
-  std::int64_t channel, x_column, B_column, C_column;
-};
-
-// What a thread reads of a token.
-template <class T, int kStates>
-struct Token {
-  float raw, x, B[kStates], C[kStates];  // raw: dt with its bias, before the softplus
-
-  __device__ void load(const Arguments& a, const Place<kStates>& p, std::int64_t t, float bias) {
-    raw = static_cast<float>(as<T>(a.dt)[t * a.dt_stride + p.channel]) + bias;
-    x = p.active ? static_cast<float>(as<T>(a.x)[t * a.x_stride + p.x_column]) : 0.0f;
-#pragma unroll
-    for (int k = 0; k < kStates; ++k) {
-      B[k] = p.has(k) ? static_cast<float>(as<T>(a.B)[t * a.B_stride + p.B_column + p.first + k]) : 0.0f;
-      C[k] = p.has(k) ? static_cast<float>(as<T>(a.C)[t * a.C_stride + p.C_column + p.first + k]) : 0.0f;
-    }
-  }
-};
-
-// `from` and `to` are (…, d_inner, state); null reads as zeros.
-template <int kStates>
-__device__ void load_state(float* h, const Place<kStates>& p, const void* from, std::int64_t row, const Arguments& a) {
-#pragma unroll
-  for (int k = 0; k < kStates; ++k) {
-    h[k] = from && p.has(k) ? as<float>(from)[(row * a.d_inner + p.channel) * a.state + p.first + k] : 0.0f;
-  }
-}
-template <int kStates>
-__device__ void store_state(void* to, const float* h, const Place<kStates>& p, std::int64_t row, const Arguments& a) {
-#pragma unroll
-  for (int k = 0; k < kStates; ++k) {
-    if (p.has(k)) as<float>(to)[(row * a.d_inner + p.channel) * a.state + p.first + k] = h[k];
-  }
-}
-
-// -exp(A_log) * log2(e)
-template <int kStates>
-__device__ void load_decay(float* A, const Place<kStates>& p, const Arguments& a) {
-  load_state(A, p, a.A_log, 0, a);
-#pragma unroll
-  for (int k = 0; k < kStates; ++k) A[k] = -expf(A[k]) * kLog2e;
-}
-
-__device__ float parameter(const void* values, std::int64_t channel) {
-  return values ? as<float>(values)[channel] : 0.0f;
-}
-
-// Moves the state on by one token and gives y before skip and gate.
-template <class T, int kStates>
-__device__ float advance(float* h, const float* A, const Token<T, kStates>& token) {
-  const float dt = softplus(token.raw), u = dt * token.x;
-  float y = 0.0f;
-#pragma unroll
-  for (int k = 0; k < kStates; ++k) {
-    h[k] = exp2f(dt * A[k]) * h[k] + u * token.B[k];
-    y += h[k] * token.C[k];
-  }
-  return sum_shared(y);
-}
-
-template <class T, int kStates>
-__device__ void store_output(const Arguments& a, const Place<kStates>& p, std::int64_t t, float y) {
-  if (!p.leader) return;
-  if (a.z) {
-    const float z = static_cast<float>(as<T>(a.z)[t * a.z_stride + p.channel]);
-    y *= z * sigmoid(z);
-  }
-  as<T>(a.y)[t * a.d_inner + p.channel] = static_cast<T>(y);
-}
-
-// Of a block whose threads hold kStates states each: registers are given out by it.
-template <int kStates>
-constexpr int kMostThreads = kStates * kSharers * kSharers < 32 ? 32 : kStates * kSharers * kSharers;
+namespace scan_plain {
 
 template <class T, int kStates>
 __global__ void __launch_bounds__(kMostThreads<kStates>) update_kernel(const Update update) {
@@ -138,52 +16,23 @@ __global__ void __launch_bounds__(kMostThreads<kStates>) update_kernel(const Upd
   const std::int64_t slot = update.wide_slots ? as<std::int64_t>(update.slots)[t] : as<std::int32_t>(update.slots)[t];
   if (slot < 0) return;
   float A[kStates], h[kStates];
-  load_decay(A, p, a);
-  load_state(h, p, update.contexts && update.contexts[t] == 0 ? nullptr : update.cache, slot, a);
+  load_decays(A, p, a);
+  load_states(h, p, update.contexts && update.contexts[t] == 0 ? nullptr : update.cache, slot, a);
   Token<T, kStates> token;
   token.load(a, p, t, parameter(a.dt_bias, p.channel));
   const float y = advance(h, A, token);
   store_output<T>(a, p, t, y + parameter(a.D, p.channel) * token.x);
-  store_state(update.cache, h, p, slot, a);
+  store_states(update.cache, h, p, slot, a);
 }
 
-// Calls launch.template operator()<T, kStates>() for the type and the least states a thread that are enough.
-template <class T, class Launch>
-void choose_states(const Arguments& a, const Launch& launch) {
-  const std::int64_t states = (a.state + kSharers - 1) / kSharers;
-  if (states <= 1) return launch.template operator()<T, 1>();
-  if (states <= 2) return launch.template operator()<T, 2>();
-  if (states <= 4) return launch.template operator()<T, 4>();
-  if (states <= 8) return launch.template operator()<T, 8>();
-  if (states <= 16) return launch.template operator()<T, 16>();
-  launch.template operator()<T, 32>();
-}
-
-// One block for each of `rows` (sequences or tokens) and each group.
-template <class Launch>
-void launch_blocks(const Arguments& a, std::int64_t rows, const Launch& launch) {
-  const std::int64_t blocks = rows * (a.d_inner / a.state);
-  if (blocks == 0) return;
-  const auto launch_typed = [&]<class T, int kStates>() {
-    const int threads = static_cast<int>((a.state * kSharers + 31) / 32 * 32);
-    launch.template operator()<T, kStates>(static_cast<unsigned>(blocks), threads);
-  };
-  if (a.type == DataType::bfloat16) {
-    choose_states<__nv_bfloat16>(a, launch_typed);
-  } else {
-    choose_states<float>(a, launch_typed);
-  }
-  if (const cudaError_t error = cudaGetLastError())
-    throw std::runtime_error(std::string("selective_scan: ") + cudaGetErrorString(error));
-}
-
-}  // namespace scan_update_cuda
+}  // namespace scan_plain
 
 void cuda_update(const Update& update, void* stream) {
-  scan_update_cuda::launch_blocks(
-      update.arguments, update.arguments.tokens, [&]<class T, int kStates>(unsigned blocks, int threads) {
-        scan_update_cuda::update_kernel<T, kStates><<<blocks, threads, 0, static_cast<cudaStream_t>(stream)>>>(update);
-      });
+  scan_plain::launch_blocks(update.arguments, update.arguments.tokens, [&]<class T, int kStates>(unsigned blocks, int threads) {
+    scan_plain::update_kernel<T, kStates><<<blocks, threads, 0, static_cast<cudaStream_t>(stream)>>>(update);
+  });
+  if (const cudaError_t error = cudaGetLastError())
+    throw std::runtime_error(std::string("selective_scan: ") + cudaGetErrorString(error));
 }
 
 }  // namespace molt::ops::scan
