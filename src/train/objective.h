@@ -15,7 +15,7 @@ namespace molt {
 namespace ops {
 struct LossOptions;
 struct LossResult;
-}
+}  // namespace ops
 
 class Objective {
  public:
