@@ -6,6 +6,7 @@
 #include <string>
 
 #include "ops/causal_conv/causal_conv_kernels.h"
+#include "ops/cuda_common.cuh"
 
 namespace molt::ops::conv {
 
@@ -13,14 +14,7 @@ namespace conv_update_cuda {
 
 constexpr int kThreads = 128, kLargestWidth = 4;
 
-template <class T>
-__device__ const T* as(const void* pointer) {
-  return static_cast<const T*>(pointer);
-}
-template <class T>
-__device__ T* as(void* pointer) {
-  return static_cast<T*>(pointer);
-}
+using cuda::as;
 
 __device__ float sigmoid(float x) {
   return 1.0f / (1.0f + __expf(-x));

@@ -11,6 +11,7 @@
 
 #include <cstring>
 
+#include "ops/cuda_common.cuh"
 #include "ops/selective_scan/selective_scan_kernels.h"
 
 namespace molt::ops::scan::scan_cuda {
@@ -19,14 +20,7 @@ constexpr int kState = 16;
 constexpr float kLog2e = 1.44269504f, kLn2 = 0.69314718f;
 constexpr unsigned kWarp = 0xffffffffu;
 
-template <class T>
-__device__ const T* as(const void* pointer) {
-  return static_cast<const T*>(pointer);
-}
-template <class T>
-__device__ T* as(void* pointer) {
-  return static_cast<T*>(pointer);
-}
+using cuda::as;
 
 __device__ inline float exp2_fast(float x) {  // 2 ulp
   float y;
