@@ -162,6 +162,7 @@ std::unique_ptr<Model> Model::share() const {
   self.visit([&](const std::string&, at::Tensor& value) { tensors.push_back(value); });
   std::size_t next = 0;
   copy->visit([&](const std::string&, at::Tensor& value) { value = tensors[next++].detach(); });
+  copy->prepare_rotary(device());
   return copy;
 }
 

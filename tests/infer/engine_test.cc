@@ -74,6 +74,23 @@ void expect_same(const Generated& found, const Generated& expected) {
   }
 }
 
+// Each token's log-probability is the forward pass's, and no other token is likelier by more than the tolerance.
+void expect_follows(const Model& model, const Request& request, const Generated& result, double tolerance) {
+  c10::NoGradGuard no_gradients;
+  std::vector<std::int32_t> tokens = request.prompt;
+  tokens.insert(tokens.end(), result.tokens.begin(), result.tokens.end());
+  const auto count = static_cast<std::int64_t>(result.tokens.size());
+  ASSERT_EQ(count, request.max_tokens);
+  const auto hidden = model.forward(PackedBatch::of({{tokens, {}}}).to(model.device()));
+  const auto before = hidden.narrow(0, static_cast<std::int64_t>(request.prompt.size()) - 1, count);
+  const auto scores = at::log_softmax(model.logits(before).to(at::kFloat), 1).cpu();
+  for (std::int64_t i = 0; i < count; ++i) {
+    const auto at_place = static_cast<std::size_t>(i);
+    EXPECT_NEAR(result.log_probabilities[at_place], scores[i][result.tokens[at_place]].item<float>(), tolerance);
+    EXPECT_GE(result.log_probabilities[at_place], scores[i].max().item<float>() - tolerance);
+  }
+}
+
 std::vector<Request> mixed_requests(double temperature = 0) {
   std::vector<Request> requests;
   for (std::int64_t i = 0; i < 7; ++i) {
@@ -110,6 +127,29 @@ TEST(Engine, SequencesOfMixedLengthsEqualEachAlone) {
       expect_same(together.at(static_cast<std::int64_t>(i)),
                   run(*model, {requests[i]}, {.max_sequences = 1, .max_tokens = 64}).at(0));
     }
+  }
+}
+
+// More requests than places, so that steps mix prompts of any length with sequences that are further along; every token is held
+// against the whole model's forward pass over what was generated.
+TEST(Engine, AQueueOfPromptsFollowsTheForwardPassInEachType) {
+  const std::vector<std::pair<at::Device, at::ScalarType>> places = [] {
+    std::vector<std::pair<at::Device, at::ScalarType>> all;
+    for (const at::Device device : test_devices()) all.emplace_back(device, at::kFloat);
+    if (at::hasCUDA()) all.emplace_back(at::Device(at::kCUDA, 0), at::kBFloat16);
+    return all;
+  }();
+  for (const auto& [device, dtype] : places) {
+    SCOPED_TRACE(device.str() + " " + c10::toString(dtype));
+    // A share, as a recipe evaluates: what its steps need besides the weights lies on the device, too.
+    const auto model = tiny_hybrid(device, dtype)->share();
+    std::vector<Request> requests;
+    for (std::int64_t i = 0; i < 40; ++i)
+      requests.push_back({.prompt = tiny_prompt(1 + i * 29 % 90, i), .max_tokens = 5 + i * 13 % 40});
+    const auto results = run(*model, requests, {.max_sequences = 9, .max_tokens = 140, .prefill_tokens = 300});
+    ASSERT_EQ(results.size(), requests.size());
+    const double tolerance = dtype == at::kFloat ? 1e-4 : 0.4;
+    for (const auto& [id, result] : results) expect_follows(*model, requests[static_cast<std::size_t>(id)], result, tolerance);
   }
 }
 

@@ -17,7 +17,7 @@ constexpr std::int64_t kVocabulary = 67;
 // One layer a name: "attention", "sliding_window" (of 5 tokens), "mamba", "identity". Logits are far enough apart that rounding
 // decides nothing.
 inline std::unique_ptr<Model> tiny_model(const std::vector<std::string>& layers, std::uint64_t seed = 1,
-                                         at::Device device = at::kCPU) {
+                                         at::Device device = at::kCPU, at::ScalarType dtype = at::kFloat) {
   ModelConfig config;
   config.hidden_size = 32;
   config.vocabulary = kVocabulary;
@@ -37,12 +37,12 @@ inline std::unique_ptr<Model> tiny_model(const std::vector<std::string>& layers,
     config.blocks.push_back(block);
   }
   auto model = std::make_unique<Model>(config);
-  model->initialise({.seed = seed, .standard_deviation = 0.25}, device, at::kFloat);
+  model->initialise({.seed = seed, .standard_deviation = 0.25}, device, dtype);
   return model;
 }
 
-inline std::unique_ptr<Model> tiny_hybrid(at::Device device = at::kCPU) {
-  return tiny_model({"attention", "mamba", "sliding_window", "identity", "mamba", "attention"}, 1, device);
+inline std::unique_ptr<Model> tiny_hybrid(at::Device device = at::kCPU, at::ScalarType dtype = at::kFloat) {
+  return tiny_model({"attention", "mamba", "sliding_window", "identity", "mamba", "attention"}, 1, device, dtype);
 }
 
 // Deterministic, of different content for different `which`.
