@@ -46,16 +46,20 @@ struct Row {
   }
 };
 
-// Larger for a larger number.
+// As many bits as a logit has, larger for a larger number.
+template <class T>
+constexpr int kKeyBits = 8 * sizeof(T);
+template <class T>
 __device__ unsigned key_of(float logit) {
   const unsigned bits = __float_as_uint(logit);
-  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+  return (bits & 0x80000000u ? ~bits : bits | 0x80000000u) >> (32 - kKeyBits<T>);
 }
 
 // What is kept: keys above `key`, and the first `ties` of those equal to it.
 struct Threshold {
   unsigned key = 0;
   int ties = 0x7fffffff;
+  __device__ bool keeps_all() const { return key == 0; }  // which no number has
 };
 
 struct Best {
@@ -136,12 +140,13 @@ __device__ Threshold reach(const Row<T>& row, bool by_weight, Sum goal) {
   if (threadIdx.x == 0) above = 0;
   unsigned prefix = 0;
   Sum at = 0;
-  for (int shift = 24; shift >= 0; shift -= 8) {
+  constexpr int highest = kKeyBits<T> - 8;
+  for (int shift = highest; shift >= 0; shift -= 8) {
     for (int i = threadIdx.x; i < kBins; i += kThreads) counts[i] = 0, sums[i] = 0;
     __syncthreads();
     row.walk([&](int i, float x) {
-      const unsigned key = key_of(x);
-      const bool counted = i >= 0 && (shift == 24 || key >> (shift + 8) == prefix);
+      const unsigned key = key_of<T>(x);
+      const bool counted = i >= 0 && (shift == highest || key >> (shift + 8) == prefix);
       if (__any_sync(kAll, counted))
         add_to_bins(counts, sums, counted, key >> shift & (kBins - 1), by_weight && counted ? row.weight(x) : 0, by_weight);
       return false;
@@ -171,7 +176,7 @@ __device__ void walk_kept(const Row<T>& row, const Threshold& threshold, Sum tie
   const unsigned before = (1u << threadIdx.x % 32) - 1;
   Sum seen = ties_before;
   row.walk([&](int i, float x) {
-    const unsigned key = key_of(x), ties = __ballot_sync(kAll, i >= 0 && key == threshold.key);
+    const unsigned key = key_of<T>(x), ties = __ballot_sync(kAll, i >= 0 && key == threshold.key);
     const bool within = seen + __popc(ties & before) < static_cast<Sum>(threshold.ties);
     const bool kept = i >= 0 && (key > threshold.key || (key == threshold.key && within));
     seen += __popc(ties);
@@ -182,9 +187,10 @@ __device__ void walk_kept(const Row<T>& row, const Threshold& threshold, Sum tie
 // How many tokens at the threshold come before the warp's part.
 template <class T>
 __device__ Sum ties_before(const Row<T>& row, const Threshold& threshold) {
+  if (threshold.keeps_all()) return 0;
   Sum own = 0, total;
   row.walk([&](int i, float x) {
-    own += i >= 0 && key_of(x) == threshold.key;
+    own += i >= 0 && key_of<T>(x) == threshold.key;
     return false;
   });
   return sum_before(warp_sum(own), total);

@@ -124,26 +124,32 @@ TEST(Sampling, DependsOnSeedAndDrawAlone) {
   }
 }
 
+void expect_composite(const at::TensorOptions& place) {
+  at::manual_seed(2);
+  for (const std::int64_t vocabulary : {1, 7, 8, 513, 5000}) {
+    const at::Tensor logits = (at::randn({24, vocabulary}, at::TensorOptions(at::kFloat)) * 3).to(place);
+    std::vector<SamplingOptions> options;
+    std::vector<std::int64_t> draws;
+    for (std::int64_t i = 0; i < 24; ++i) {
+      options.push_back({.temperature = 0.3 * static_cast<double>(i % 5),
+                         .top_k = i % 3 * 7,
+                         .top_p = i % 2 ? 1.0 : 0.3 + 0.02 * static_cast<double>(i),
+                         .seed = static_cast<std::uint64_t>(i)});
+      draws.push_back(i * i);
+    }
+    std::vector<float> log_probabilities, composite;
+    EXPECT_EQ(sample(logits, options, draws, log_probabilities),
+              sample_composite(logits.to(at::kFloat), options, draws, composite))
+        << vocabulary;
+    for (std::size_t i = 0; i < composite.size(); ++i) EXPECT_NEAR(log_probabilities[i], composite[i], 1e-5);
+  }
+}
+
 TEST(Sampling, AgreesWithTheCompositeForm) {
   for (const at::Device device : test_devices()) {
     SCOPED_TRACE(device.str());
-    at::manual_seed(2);
-    for (const std::int64_t vocabulary : {1, 7, 8, 513, 5000}) {
-      const at::Tensor logits = at::randn({24, vocabulary}, at::TensorOptions(at::kFloat)).to(device) * 3;
-      std::vector<SamplingOptions> options;
-      std::vector<std::int64_t> draws;
-      for (std::int64_t i = 0; i < 24; ++i) {
-        options.push_back({.temperature = 0.3 * static_cast<double>(i % 5),
-                           .top_k = i % 3 * 7,
-                           .top_p = i % 2 ? 1.0 : 0.3 + 0.02 * static_cast<double>(i),
-                           .seed = static_cast<std::uint64_t>(i)});
-        draws.push_back(i * i);
-      }
-      std::vector<float> log_probabilities, composite;
-      EXPECT_EQ(sample(logits, options, draws, log_probabilities), sample_composite(logits, options, draws, composite))
-          << vocabulary;
-      for (std::size_t i = 0; i < composite.size(); ++i) EXPECT_NEAR(log_probabilities[i], composite[i], 1e-5);
-    }
+    expect_composite(at::TensorOptions(device).dtype(at::kFloat));
+    expect_composite(at::TensorOptions(device).dtype(at::kBFloat16));  // in which many tokens are equal
   }
 }
 
