@@ -107,8 +107,8 @@ void steps(benchmark::State& state, const Job& job) {
   std::vector<const Model*> shared;
   if (job.new_mixers_alone) shared.push_back(teacher.get());
   const std::unique_ptr<Model> student = random_model(job.student, shape.device, shape.dtype, 2, shared);
-  AdamW optimizer(OptimizerConfig(), flatten_trainable([&](const ParameterVisitor& v) { student->visit(v); },
-                                                       [&](const std::string& name) { return job.trains(name); }));
+  Optimizer optimizer(OptimizerConfig(), flatten_trainable([&](const ParameterVisitor& v) { student->visit(v); },
+                                                           [&](const std::string& name) { return job.trains(name); }));
   memory->emptyCache();
   memory->resetPeakStats(0);
   std::unique_ptr<Objective> objective = std::make_unique<NextToken>();

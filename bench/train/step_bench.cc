@@ -51,9 +51,9 @@ std::unique_ptr<Model> make(const Shape& shape) {
   return model;
 }
 
-AdamW optimizer_of(Model& model) {
-  return AdamW(OptimizerConfig(), flatten_trainable([&](const ParameterVisitor& visitor) { model.visit(visitor); },
-                                                    [](const std::string&) { return true; }));
+Optimizer optimizer_of(Model& model) {
+  return Optimizer(OptimizerConfig(), flatten_trainable([&](const ParameterVisitor& visitor) { model.visit(visitor); },
+                                                        [](const std::string&) { return true; }));
 }
 
 // Samples of random tokens; the first `prompt` of each carry no loss.
@@ -73,7 +73,7 @@ PackedBatch samples(std::int64_t count, std::int64_t length, std::int64_t prompt
 
 void run_steps(benchmark::State& state, const Shape& shape, const PackedBatch& batch) {
   const std::unique_ptr<Model> model = make(shape);
-  AdamW optimizer = optimizer_of(*model);
+  Optimizer optimizer = optimizer_of(*model);
   NextToken objective;
   const auto step = [&] {
     optimizer.zero_gradients();
@@ -103,11 +103,11 @@ BENCHMARK(BM_Mistral)->ArgName("hybrid")->Arg(0)->Arg(1)->Unit(benchmark::kMilli
 void BM_AdamW(benchmark::State& state) {
   std::vector<std::pair<std::string, at::Tensor>> leaves;
   for (int i = 0; i < 16; ++i) leaves.emplace_back(concat("w", i), at::rand({state.range(0) / 16 / 1024, 1024}));
-  AdamW optimizer(OptimizerConfig(), flatten_trainable(
-                                         [&](const ParameterVisitor& visitor) {
-                                           for (auto& [name, value] : leaves) visitor(name, value);
-                                         },
-                                         [](const std::string&) { return true; }));
+  Optimizer optimizer(OptimizerConfig(), flatten_trainable(
+                                             [&](const ParameterVisitor& visitor) {
+                                               for (auto& [name, value] : leaves) visitor(name, value);
+                                             },
+                                             [](const std::string&) { return true; }));
   optimizer.zero_gradients();
   for (auto& [name, value] : leaves) value.mutable_grad().fill_(1e-3);
   for (auto _ : state) optimizer.step(1e-4, 1.0);

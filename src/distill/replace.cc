@@ -96,7 +96,7 @@ class Replacement {
     convert_layers(*student, *inputs_.teacher, {layer}, config_.mixer,
                    derive_seed(static_cast<std::uint64_t>(config_.seed), "mmr"), inputs_.place + ": layers");
     const SequenceSums before = divergence(*student);
-    AdamW optimizer(config_.optimizer, trainable(*student, layer));
+    Optimizer optimizer(config_.optimizer, trainable(*student, layer));
     std::int64_t trained = 0;
     for (const FlatBuffer& buffer : optimizer.buffers()) {
       for (const FlatBuffer::Piece& piece : buffer.pieces) trained += piece.value.numel();
@@ -128,7 +128,7 @@ class Replacement {
   }
 
   // The mean loss of each step.
-  std::vector<double> train(Model& student, AdamW& optimizer, std::int64_t layer,
+  std::vector<double> train(Model& student, Optimizer& optimizer, std::int64_t layer,
                             const std::function<void(std::int64_t)>& on_step) {
     std::vector<double> losses;
     for (std::int64_t step = 0; step < config_.steps; ++step) {

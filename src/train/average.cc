@@ -7,7 +7,7 @@
 
 namespace molt {
 
-AveragedWeights::AveragedWeights(double decay, const AdamW& optimizer) : decay_(decay), optimizer_(optimizer) {
+AveragedWeights::AveragedWeights(double decay, const Optimizer& optimizer) : decay_(decay), optimizer_(optimizer) {
   if (!kept()) return;
   for (std::size_t i = 0; i < optimizer_.buffers().size(); ++i) averages_.push_back(optimizer_.weights(i).detach().clone());
 }

@@ -14,7 +14,7 @@ namespace molt {
 class AveragedWeights {
  public:
   // decay 0: no average is kept and every function does nothing. `optimizer` must outlive this.
-  AveragedWeights(double decay, const AdamW& optimizer);
+  AveragedWeights(double decay, const Optimizer& optimizer);
   bool kept() const { return decay_ > 0; }
   void update();
 
@@ -25,7 +25,7 @@ class AveragedWeights {
 
  private:
   double decay_;
-  const AdamW& optimizer_;
+  const Optimizer& optimizer_;
   std::vector<at::Tensor> averages_;  // one a buffer of the optimizer
 };
 

@@ -44,7 +44,8 @@ bool needs_master(const at::Tensor& values) {
 
 }  // namespace adamw
 
-AdamW::AdamW(const OptimizerConfig& config, std::vector<FlatBuffer> buffers) : config_(config), buffers_(std::move(buffers)) {
+Optimizer::Optimizer(const OptimizerConfig& config, std::vector<FlatBuffer> buffers)
+    : config_(config), buffers_(std::move(buffers)) {
   std::vector<std::vector<UpdateRange>> ranges = update_ranges(config_, buffers_);
   for (std::size_t i = 0; i < buffers_.size(); ++i) {
     const FlatBuffer& buffer = buffers_[i];
@@ -61,15 +62,15 @@ AdamW::AdamW(const OptimizerConfig& config, std::vector<FlatBuffer> buffers) : c
   }
 }
 
-const at::Tensor& AdamW::weights(std::size_t buffer) const {
+const at::Tensor& Optimizer::weights(std::size_t buffer) const {
   return units_[buffer].master.defined() ? units_[buffer].master : buffers_[buffer].values;
 }
 
-void AdamW::zero_gradients() {
+void Optimizer::zero_gradients() {
   for (FlatBuffer& buffer : buffers_) molt::zero_gradients(buffer);
 }
 
-at::Tensor AdamW::step(double learning_rate, double divisor, const at::Tensor& limit) {
+at::Tensor Optimizer::step(double learning_rate, double divisor, const at::Tensor& limit) {
   const c10::NoGradGuard no_grad;
   std::vector<at::Tensor> gradients;
   for (const FlatBuffer& buffer : buffers_) gradients.push_back(buffer.gradients);
@@ -84,7 +85,7 @@ at::Tensor AdamW::step(double learning_rate, double divisor, const at::Tensor& l
   return scale.norm;
 }
 
-void AdamW::update(std::size_t index, double learning_rate, const ops::GradientScale& scale) {
+void Optimizer::update(std::size_t index, double learning_rate, const ops::GradientScale& scale) {
   const Unit& unit = units_[index];
   ops::adamw({.weights = buffers_[index].values,
               .master = unit.master,
@@ -100,7 +101,7 @@ void AdamW::update(std::size_t index, double learning_rate, const ops::GradientS
              scale);
 }
 
-void AdamW::update_by_muon(std::size_t index, double learning_rate, const ops::GradientScale& scale) {
+void Optimizer::update_by_muon(std::size_t index, double learning_rate, const ops::GradientScale& scale) {
   const std::vector<FlatBuffer::Piece>& pieces = buffers_[index].pieces;
   for (std::size_t i = 0; i < pieces.size(); ++i) {
     const UpdateRange& range = units_[index].ranges[i];
@@ -113,7 +114,7 @@ void AdamW::update_by_muon(std::size_t index, double learning_rate, const ops::G
   if (units_[index].master.defined()) buffers_[index].values.copy_(units_[index].master);
 }
 
-std::vector<Parameter> AdamW::state() const {
+std::vector<Parameter> Optimizer::state() const {
   std::vector<Parameter> result;
   for (std::size_t i = 0; i < buffers_.size(); ++i) {
     const Unit& unit = units_[i];
@@ -129,7 +130,7 @@ std::vector<Parameter> AdamW::state() const {
   return result;
 }
 
-void AdamW::restore(const std::vector<Parameter>& saved, std::int64_t steps_done, const std::string& place) {
+void Optimizer::restore(const std::vector<Parameter>& saved, std::int64_t steps_done, const std::string& place) {
   const c10::NoGradGuard no_grad;
   std::map<std::string, at::Tensor> by_name;
   for (const Parameter& parameter : saved) by_name[parameter.name] = parameter.value;

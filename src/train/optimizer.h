@@ -31,10 +31,10 @@ struct OptimizerConfig {
   void visit(ConfigVisitor& visitor);
 };
 
-class AdamW {
+class Optimizer {
  public:
   // Each buffer's parameters must be all Muon's or all AdamW's (uses_muon).
-  AdamW(const OptimizerConfig& config, std::vector<FlatBuffer> buffers);
+  Optimizer(const OptimizerConfig& config, std::vector<FlatBuffer> buffers);
 
   void zero_gradients();
   // Divides the gradients by `divisor`, clips, updates. Returns the global norm of the (divided) gradients before clipping, fp32

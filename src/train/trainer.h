@@ -65,7 +65,7 @@ class Trainer {
   const LoopConfig& config_;
   const LoopParts& parts_;
   const RunLock lock_;
-  AdamW optimizer_;
+  Optimizer optimizer_;
   AveragedWeights averages_;
   SpikeLimit spike_limit_;
   CheckpointWriter writer_;

@@ -13,15 +13,15 @@
 
 namespace molt::train_loop {
 
-AdamW make_optimizer(const LoopConfig& config, Model& model) {
+Optimizer make_optimizer(const LoopConfig& config, Model& model) {
   std::vector<std::string> names;
   for (const Parameter& parameter : model.parameters()) names.push_back(parameter.name);
   const std::set<std::string> chosen = select_names(config.trainable, names, "training.trainable");
-  return AdamW(config.optimizer, flatten_trainable([&](const ParameterVisitor& visitor) { model.visit(visitor); },
-                                                   [&](const std::string& name) { return chosen.contains(name); },
-                                                   [&](const std::string& name, const at::Tensor& value) {
-                                                     return uses_muon(config.optimizer, name, value);
-                                                   }));
+  return Optimizer(config.optimizer, flatten_trainable([&](const ParameterVisitor& visitor) { model.visit(visitor); },
+                                                       [&](const std::string& name) { return chosen.contains(name); },
+                                                       [&](const std::string& name, const at::Tensor& value) {
+                                                         return uses_muon(config.optimizer, name, value);
+                                                       }));
 }
 
 Trainer::Trainer(const LoopConfig& config, const LoopParts& parts)

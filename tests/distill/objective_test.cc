@@ -102,9 +102,9 @@ TEST(MixerMatching, TheNewMixersLearnToSayWhatTheTeachersSays) {
   for (const std::string& name : trainable({"*"})) EXPECT_NE(name.find(".mixers.mamba."), std::string::npos) << name;
   EXPECT_NE(error_of([&] { trainable({"layers.0.*"}); }).find("match.trainable: found none of the new mixers' parameters"),
             std::string::npos);
-  AdamW optimizer({.learning_rate = 1e-2, .weight_decay = 0},
-                  flatten_trainable([&](const ParameterVisitor& v) { pair.student->visit(v); },
-                                    [](const std::string& name) { return name.find(".mamba.") != std::string::npos; }));
+  Optimizer optimizer({.learning_rate = 1e-2, .weight_decay = 0},
+                      flatten_trainable([&](const ParameterVisitor& v) { pair.student->visit(v); },
+                                        [](const std::string& name) { return name.find(".mamba.") != std::string::npos; }));
   const PackedBatch batch = random_batch({15, 6, 20});
   const double before = matching(pair, layers, batch);
   MixerMatching objective(pair.teacher, layers);

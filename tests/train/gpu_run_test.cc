@@ -52,8 +52,8 @@ PackedBatch walks(std::int64_t step) {
 // Each step's mean loss. Of two micro-batches the second recomputes its blocks.
 std::vector<double> losses(at::Device device, at::ScalarType dtype, std::int64_t steps, std::int64_t micro_batches) {
   const std::unique_ptr<Model> model = hybrid(device, dtype);
-  AdamW optimizer(OptimizerConfig(), flatten_trainable([&](const ParameterVisitor& v) { model->visit(v); },
-                                                       [](const std::string&) { return true; }));
+  Optimizer optimizer(OptimizerConfig(), flatten_trainable([&](const ParameterVisitor& v) { model->visit(v); },
+                                                           [](const std::string&) { return true; }));
   NextToken objective;
   std::vector<at::Tensor> means;
   for (std::int64_t step = 0; step < steps; ++step) {

@@ -42,7 +42,7 @@ at::Tensor gradient(const at::Tensor& value, const std::string& name, int step) 
   return at::arange(value.numel(), at::kDouble).mul(1.3).add(phase).cos().view(value.sizes());
 }
 
-void set_gradients(AdamW& optimizer, int step, double factor = 1.0) {
+void set_gradients(Optimizer& optimizer, int step, double factor = 1.0) {
   optimizer.zero_gradients();
   for (FlatBuffer& buffer : optimizer.buffers()) {
     for (FlatBuffer::Piece& piece : buffer.pieces) {
@@ -66,7 +66,7 @@ struct Reference {
 
 using namespace optimizer_test;
 
-TEST(AdamW, FollowsTheFormulaWithClippingAndDecayOfMatricesAlone) {
+TEST(Optimizer, FollowsTheFormulaWithClippingAndDecayOfMatricesAlone) {
   OptimizerConfig config;
   config.clip_norm = 1.5;
   Leaves leaves(at::kFloat);
@@ -74,7 +74,7 @@ TEST(AdamW, FollowsTheFormulaWithClippingAndDecayOfMatricesAlone) {
   for (const auto& [name, value] : leaves.tensors) {
     references.push_back({value.to(at::kDouble), at::zeros_like(value, at::kDouble), at::zeros_like(value, at::kDouble)});
   }
-  AdamW optimizer(config, leaves.flatten());
+  Optimizer optimizer(config, leaves.flatten());
   const double divisor = 3.0;
   for (int step = 0; step < 6; ++step) {
     const double factor = step < 3 ? 0.4 : 4.0;  // below and above the clipping norm
@@ -97,20 +97,20 @@ TEST(AdamW, FollowsTheFormulaWithClippingAndDecayOfMatricesAlone) {
   }
 }
 
-TEST(AdamW, TheNormOfALongBufferKeepsItsPrecision) {
+TEST(Optimizer, TheNormOfALongBufferKeepsItsPrecision) {
   at::Tensor leaf = at::full({3, 1000003}, 0.5f);
-  AdamW optimizer(OptimizerConfig(), flatten_trainable([&](const ParameterVisitor& visitor) { visitor("w", leaf); },
-                                                       [](const std::string&) { return true; }));
+  Optimizer optimizer(OptimizerConfig(), flatten_trainable([&](const ParameterVisitor& visitor) { visitor("w", leaf); },
+                                                           [](const std::string&) { return true; }));
   optimizer.zero_gradients();
   leaf.mutable_grad().fill_(0.1);
   EXPECT_NEAR(optimizer.step(0, 1).item<double>(), 0.1 * std::sqrt(3000009.0), 2e-4);
 }
 
-TEST(AdamW, MastersCarryWhatBfloat16CannotHold) {
+TEST(Optimizer, MastersCarryWhatBfloat16CannotHold) {
   OptimizerConfig config;
   Leaves narrow(at::kBFloat16), wide(at::kFloat);
   for (std::size_t i = 0; i < wide.tensors.size(); ++i) wide.tensors[i].second = narrow.tensors[i].second.to(at::kFloat);
-  AdamW with_masters(config, narrow.flatten()), plain(config, wide.flatten());
+  Optimizer with_masters(config, narrow.flatten()), plain(config, wide.flatten());
   ASSERT_EQ(with_masters.buffers().size(), 2u);  // A_log stays fp32
   for (int step = 0; step < 20; ++step) {
     set_gradients(with_masters, 0);
@@ -131,9 +131,9 @@ TEST(AdamW, MastersCarryWhatBfloat16CannotHold) {
   EXPECT_EQ(moved, 1);
 }
 
-TEST(AdamW, NothingMovesWhenTheNormIsNotFinite) {
+TEST(Optimizer, NothingMovesWhenTheNormIsNotFinite) {
   Leaves leaves(at::kFloat);
-  AdamW optimizer(OptimizerConfig(), leaves.flatten());
+  Optimizer optimizer(OptimizerConfig(), leaves.flatten());
   set_gradients(optimizer, 0);
   optimizer.step(0.1, 1);
   std::vector<at::Tensor> before;
@@ -145,9 +145,9 @@ TEST(AdamW, NothingMovesWhenTheNormIsNotFinite) {
   for (std::size_t i = 0; i < after.size(); ++i) EXPECT_TRUE(at::equal(after[i].value, before[i])) << after[i].name;
 }
 
-TEST(AdamW, AStepAboveTheLimitChangesNothing) {
+TEST(Optimizer, AStepAboveTheLimitChangesNothing) {
   Leaves leaves(at::kFloat);
-  AdamW optimizer(OptimizerConfig(), leaves.flatten());
+  Optimizer optimizer(OptimizerConfig(), leaves.flatten());
   set_gradients(optimizer, 0);
   const at::Tensor before = leaves.tensors[1].second.detach().clone();
   const double norm = optimizer.step(0.1, 1, at::full({}, 0.5)).item<double>();
@@ -157,12 +157,12 @@ TEST(AdamW, AStepAboveTheLimitChangesNothing) {
   EXPECT_FALSE(at::equal(leaves.tensors[1].second, before));
 }
 
-TEST(AdamW, GroupsHaveRatesAndDecaysOfTheirOwn) {
+TEST(Optimizer, GroupsHaveRatesAndDecaysOfTheirOwn) {
   OptimizerConfig config, none;
   config.clip_norm = none.clip_norm = 0;
   config.groups = {{{"layers.0.*"}, 0.5, std::nullopt}, {{"*norm", "*o.weight"}, 0.0, 0.3}, {{"*o.weight"}, 2.0, 0.0}};
   Leaves grouped(at::kFloat), start(at::kFloat);
-  AdamW optimizer(config, grouped.flatten());
+  Optimizer optimizer(config, grouped.flatten());
   set_gradients(optimizer, 0);
   optimizer.step(0.01, 1);
   const auto moved = [&](std::size_t leaf, double rate, double decay) {
@@ -177,14 +177,14 @@ TEST(AdamW, GroupsHaveRatesAndDecaysOfTheirOwn) {
   EXPECT_LT(moved(3, 0.005, 0), 1e-6);
 
   none.groups = {{{"layers.7.*"}, 1.0, std::nullopt}};
-  const std::string error = error_of([&] { AdamW(none, Leaves(at::kFloat).flatten()); });
+  const std::string error = error_of([&] { Optimizer(none, Leaves(at::kFloat).flatten()); });
   EXPECT_TRUE(error.starts_with("optimizer.groups[0].parameters: found \"layers.7.*\"")) << error;
 }
 
-TEST(AdamW, AStateThatIsRestoredContinuesExactly) {
+TEST(Optimizer, AStateThatIsRestoredContinuesExactly) {
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
     Leaves first(dtype), second(dtype);
-    AdamW straight(OptimizerConfig(), first.flatten()), resumed(OptimizerConfig(), second.flatten());
+    Optimizer straight(OptimizerConfig(), first.flatten()), resumed(OptimizerConfig(), second.flatten());
     std::vector<Parameter> state;
     for (int step = 0; step < 4; ++step) {
       set_gradients(straight, step);
@@ -204,9 +204,9 @@ TEST(AdamW, AStateThatIsRestoredContinuesExactly) {
   }
 }
 
-TEST(AdamW, AStateThatDoesNotFitIsRefusedWhole) {
+TEST(Optimizer, AStateThatDoesNotFitIsRefusedWhole) {
   Leaves leaves(at::kFloat);
-  AdamW optimizer(OptimizerConfig(), leaves.flatten());
+  Optimizer optimizer(OptimizerConfig(), leaves.flatten());
   std::vector<Parameter> state;
   for (const Parameter& parameter : optimizer.state()) state.push_back({parameter.name, at::ones_like(parameter.value)});
   std::vector<Parameter> missing(state.begin(), state.end() - 1), extra = state, shape = state;
