@@ -20,27 +20,45 @@ Linear::Linear(std::int64_t in, std::vector<Section> sections, bool with_bias) :
   if (with_bias) bias = at::empty({out}, meta);
 }
 
+at::Tensor Linear::product(const at::Tensor& input, const at::Tensor& added_bias) const {
+  if (adapters.empty() && ops::has_skinny_kernel(input, weight)) return ops::skinny_linear(input, weight, added_bias);
+  std::vector<ops::LowRankUpdate> updates;
+  for (const Adapter& adapter : adapters) updates.push_back({adapter.A, adapter.B, adapter.scale, rows(adapter.section).first});
+  return ops::linear(input, weight, added_bias, updates);
+}
+
 at::Tensor Linear::forward(const at::Tensor& input) const {
-  if (ops::has_skinny_kernel(input, weight)) return ops::skinny_linear(input, weight, bias);
-  return ops::linear(input, weight, bias);
+  return product(input, bias);
 }
 
 at::Tensor Linear::forward_without_bias(const at::Tensor& input) const {
-  if (ops::has_skinny_kernel(input, weight)) return ops::skinny_linear(input, weight);
-  return ops::linear(input, weight);
+  return product(input, {});
 }
 
 at::Tensor Linear::forward_and_add(const at::Tensor& input, const at::Tensor& residual) const {
-  if (ops::has_skinny_kernel(input, weight)) return ops::skinny_linear(input, weight, bias, residual);
+  if (adapters.empty() && ops::has_skinny_kernel(input, weight)) return ops::skinny_linear(input, weight, bias, residual);
   return residual + forward(input);
 }
 
 at::Tensor Linear::forward_swiglu(const at::Tensor& input) const {
-  if (!bias.defined() && ops::has_skinny_kernel(input, weight)) return ops::skinny_swiglu(input, weight);
+  const bool plain = adapters.empty() && !bias.defined();
+  if (plain && ops::has_skinny_kernel(input, weight)) return ops::skinny_swiglu(input, weight);
   return ops::swiglu(forward(input));
 }
 
+at::Tensor Linear::merged_weight() const {
+  if (adapters.empty()) return weight;
+  const at::ScalarType wide = weight.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  const at::Tensor sum = weight.detach().to(wide, false, /*copy=*/true);
+  for (const Adapter& adapter : adapters) {
+    const auto [begin, end] = rows(adapter.section);
+    sum.narrow(0, begin, end - begin).addmm_(adapter.B.detach().to(wide), adapter.A.detach().to(wide), 1, adapter.scale);
+  }
+  return sum.to(weight.scalar_type());
+}
+
 std::pair<std::int64_t, std::int64_t> Linear::rows(const std::string& section) const {
+  if (section.empty()) return {0, out()};
   std::int64_t begin = 0;
   for (const Section& candidate : sections_) {
     if (candidate.name == section) return {begin, begin + candidate.rows};
@@ -62,8 +80,18 @@ at::Tensor Linear::section_bias(const std::string& section) const {
 }
 
 void Linear::visit(const std::string& name, const ParameterVisitor& visitor) {
+  visitor(name, *this);
   visitor(name + ".weight", weight);
   if (bias.defined()) visitor(name + ".bias", bias);
+  for (Adapter& adapter : adapters) {
+    const std::string own = adapter.section.empty() ? name : name + "." + adapter.section;
+    visitor(own + ".lora_A", adapter.A);
+    visitor(own + ".lora_B", adapter.B);
+  }
+}
+
+bool is_adapter(const std::string& parameter) {
+  return parameter.ends_with(".lora_A") || parameter.ends_with(".lora_B");
 }
 
 }  // namespace molt

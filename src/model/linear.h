@@ -1,5 +1,5 @@
-// Every projection of every module: weight, optional bias, named row sections. The single place where LoRA, fp8, quantisation and
-// sharding wrap.
+// Every projection of every module: weight, optional bias, named row sections, low-rank adapters (LoRA, arXiv 2106.09685). The
+// single place where fp8, quantisation and sharding would wrap, too.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -19,6 +19,14 @@ class Linear {
     std::int64_t rows;
   };
 
+  // A section's weight acts as section_weight + scale B A; "" means all rows.
+  struct Adapter {
+    std::string section;
+    at::Tensor A;  // (rank, in)
+    at::Tensor B;  // (rows, rank)
+    double scale = 1;
+  };
+
   Linear() = default;
   // A layer whose tensors are allocated on the meta device until they are loaded or initialised.
   Linear(std::int64_t in, std::vector<Section> sections, bool bias);
@@ -35,19 +43,29 @@ class Linear {
   std::int64_t in() const { return weight.size(1); }
   std::int64_t out() const { return weight.size(0); }
   const std::vector<Section>& sections() const { return sections_; }
-  // Rows [begin, end) of a section. MOLT_CHECK fails for an unknown name.
+  // Rows [begin, end) of a section, of all of them for "". MOLT_CHECK fails for an unknown name.
   std::pair<std::int64_t, std::int64_t> rows(const std::string& section) const;
   // The section's part of the weight or bias, a view.
   at::Tensor section_weight(const std::string& section) const;
   at::Tensor section_bias(const std::string& section) const;
 
-  void visit(const std::string& name, const ParameterVisitor& visitor);  // name.weight, name.bias
+  // What acts: weight itself without adapters, else a new tensor of its dtype, the sum formed in fp32 (fp64).
+  at::Tensor merged_weight() const;
 
-  at::Tensor weight;  // (out, in)
-  at::Tensor bias;    // (out) or undefined
+  // The Linear itself; name.weight, name.bias; and for each adapter name.SECTION.lora_A and .lora_B.
+  void visit(const std::string& name, const ParameterVisitor& visitor);
+
+  at::Tensor weight;              // (out, in)
+  at::Tensor bias;                // (out) or undefined
+  std::vector<Adapter> adapters;  // at most one a section
 
  private:
+  at::Tensor product(const at::Tensor& input, const at::Tensor& added_bias) const;
+
   std::vector<Section> sections_;
 };
+
+// Whether a parameter's canonical name is that of an adapter's A or B.
+bool is_adapter(const std::string& parameter);
 
 }  // namespace molt

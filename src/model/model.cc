@@ -157,8 +157,13 @@ void Model::to(at::Device device, at::ScalarType dtype) {
 
 std::unique_ptr<Model> Model::share() const {
   auto copy = std::make_unique<Model>(config_);
-  std::vector<at::Tensor> tensors;
   auto& self = const_cast<Model&>(*this);  // visit() hands tensors out to be replaced; here they are only read
+  std::vector<const Linear*> linears;
+  self.visit(ParameterVisitor::of_linears([&](const std::string&, Linear& linear) { linears.push_back(&linear); }));
+  std::size_t next_linear = 0;
+  copy->visit(ParameterVisitor::of_linears(
+      [&](const std::string&, Linear& linear) { linear.adapters = linears[next_linear++]->adapters; }));
+  std::vector<at::Tensor> tensors;
   self.visit([&](const std::string&, at::Tensor& value) { tensors.push_back(value); });
   std::size_t next = 0;
   copy->visit([&](const std::string&, at::Tensor& value) { value = tensors[next++].detach(); });

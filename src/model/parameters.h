@@ -2,14 +2,39 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <concepts>
 #include <functional>
 #include <string>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 namespace molt {
 
-// Called with "layers.7.mixers.mamba.in_proj.weight" and the tensor, which may be replaced.
-using ParameterVisitor = std::function<void(const std::string& name, at::Tensor& value)>;
+class Linear;
+
+// Called with "layers.7.mixers.mamba.in_proj.weight" and the tensor, which may be replaced. A visitor made by `of_linears` is
+// called with whole projections instead, "layers.7.mixers.mamba.in_proj", and with nothing else.
+class ParameterVisitor {
+ public:
+  template <class F>
+    requires(!std::same_as<std::remove_cvref_t<F>, ParameterVisitor> && std::invocable<F&, const std::string&, at::Tensor&>)
+  ParameterVisitor(F&& on_parameter) : on_parameter_(std::forward<F>(on_parameter)) {}
+  static ParameterVisitor of_linears(std::function<void(const std::string& name, Linear& linear)> on_linear) {
+    ParameterVisitor visitor([](const std::string&, at::Tensor&) {});
+    visitor.on_linear_ = std::move(on_linear);
+    return visitor;
+  }
+
+  void operator()(const std::string& name, at::Tensor& value) const { on_parameter_(name, value); }
+  void operator()(const std::string& name, Linear& linear) const {
+    if (on_linear_) on_linear_(name, linear);
+  }
+
+ private:
+  std::function<void(const std::string&, at::Tensor&)> on_parameter_;
+  std::function<void(const std::string&, Linear&)> on_linear_;
+};
 
 struct Parameter {
   std::string name;

@@ -86,7 +86,7 @@ at::Tensor MambaMixer::extend(const at::Tensor& hidden, const Step& step, BlockC
   const bool one_token_each = step.sequences.max_length == 1 && step.sequences.tokens() == step.sequences.count();
   if (one_token_each) {
     const ops::MambaCache places{windows, states, step.state_slots, step.context_lens};
-    return out_proj.forward(ops::mamba_update(conv, scan, dt_low, dt_proj.weight, places));
+    return out_proj.forward(ops::mamba_update(conv, scan, dt_low, dt_proj.merged_weight(), places));
   }
   scan.dt = dt_proj.forward_without_bias(dt_low);
   conv.initial_window = mamba_detail::continued(windows, step);
