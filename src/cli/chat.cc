@@ -10,6 +10,7 @@
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "formats/hugging_face.h"
+#include "formats/peft.h"
 #include "infer/text_generation.h"
 #include "text/chat_template.h"
 
@@ -115,7 +116,8 @@ constexpr const char* kWithoutTemplate = "The model goes on with the text of the
 
 int run(Options& options) {
   const fs::path folder = resolve_model_folder(options.model);
-  const auto tokenizer = Tokenizer::load(folder);
+  const fs::path texts = tokenizer_folder(folder);
+  const auto tokenizer = Tokenizer::load(texts);
   const auto model = load_model(folder, {options.compute.device(), options.compute.dtype()});
   std::int64_t room = options.context;
   if (room == 0) room = model->config().max_positions > 0 ? std::min<std::int64_t>(model->config().max_positions, 8192) : 4096;
@@ -123,7 +125,7 @@ int run(Options& options) {
   require(max_tokens > 0, "--max-tokens: found ", max_tokens, ", expected at least 1");
   require(room > max_tokens, "--context: found ", room, ", expected more than --max-tokens ", max_tokens);
   TextGenerator generator(*model, tokenizer, {.max_sequences = 1, .max_tokens = room});
-  Conversation conversation(folder, tokenizer);
+  Conversation conversation(texts, tokenizer);
 
   TextRequest request{.max_tokens = max_tokens, .sampling = options.sampling, .stop = options.stop};
   request.sampling.seed = static_cast<std::uint64_t>(options.seed);

@@ -10,6 +10,7 @@
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "formats/hugging_face.h"
+#include "formats/peft.h"
 #include "formats/safetensors.h"
 
 namespace molt {
@@ -47,7 +48,8 @@ int run(const Options& options) {
   const std::int64_t vocabulary = a->config().vocabulary;
   require(!b || b->config().vocabulary == vocabulary, options.b, ": vocabulary: found ", b ? b->config().vocabulary : 0,
           ", expected ", vocabulary, " as in ", options.a);
-  const auto tokenizer = fs::exists(folder / "tokenizer.json") ? Tokenizer::load(folder) : nullptr;
+  const fs::path texts = tokenizer_folder(folder);
+  const auto tokenizer = fs::exists(texts / "tokenizer.json") ? Tokenizer::load(texts) : nullptr;
   const auto sequences = read_sequences(options.input, tokenizer.get(), vocabulary);
 
   Comparison comparison;

@@ -3,11 +3,13 @@
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "distill/convert_folder.h"
+#include "formats/peft.h"
 
 namespace molt {
 
 Command convert_command() {
-  return {"convert", "Replace attention layers by Mamba layers, untrained", [](Arguments& arguments) -> std::function<int()> {
+  return {"convert", "Replace attention layers by Mamba layers, or merge adapters",
+          [](Arguments& arguments) -> std::function<int()> {
             struct Options {
               std::string model, teacher, mixer = "mamba", output;
               std::vector<std::int64_t> layers;
@@ -16,9 +18,9 @@ Command convert_command() {
               double shard_size = 5;
             };
             auto options = std::make_shared<Options>();
-            arguments.positional("MODEL", options->model, "Hugging Face folder, checkpoint or run");
+            arguments.positional("MODEL", options->model, "Hugging Face folder, checkpoint or run; one of adapters is merged");
             arguments.option("--teacher", options->teacher, "Model whose attention weights are taken (default: MODEL itself)");
-            arguments.option("--layers", options->layers, "Layers to convert, from 0");
+            arguments.option("--layers", options->layers, "Layers to convert, from 0; none with adapters: they are merged alone");
             arguments.choice("--mixer", options->mixer, {"mamba"}, "What they become");
             arguments.option("--set", options->set, "Setting of the mixer: state_size=16, initialisation=aligned, …");
             arguments.option("--seed", options->seed, "Of the weights that attention does not provide");
@@ -28,10 +30,11 @@ Command convert_command() {
               // The whole folder appears by rename, so whatever lay there would be gone.
               require(!fs::exists(options->output) || fs::is_empty(options->output), "--output: ", options->output,
                       " exists already, expected a new or an empty folder");
-              require(!options->layers.empty(), "--layers: expected at least one layer, such as 3,5,7");
               require(options->shard_size > 0, "--shard-size: found ", options->shard_size, ", expected a positive number");
               FolderConversion conversion;
               conversion.model = resolve_model_folder(options->model);
+              const bool merges = is_adapter_folder(conversion.model);
+              require(merges || !options->layers.empty(), "--layers: expected at least one layer, such as 3,5,7");
               if (!options->teacher.empty()) conversion.teacher = resolve_model_folder(options->teacher);
               conversion.layers = options->layers;
               conversion.target = TargetMixerConfig::of(options->mixer);
@@ -41,7 +44,10 @@ Command convert_command() {
               conversion.output = options->output;
               conversion.options.max_shard_bytes = static_cast<std::int64_t>(options->shard_size * 1e9);
               convert_folder(conversion);
-              log_info(concat(options->output, ": ", options->layers.size(), " layers are ", options->mixer));
+              if (merges) log_info(concat(options->output, ": the adapters are merged into whole weights"));
+              if (!options->layers.empty()) {
+                log_info(concat(options->output, ": ", options->layers.size(), " layers are ", options->mixer));
+              }
               return 0;
             };
           }};

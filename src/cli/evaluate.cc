@@ -9,6 +9,7 @@
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "formats/hugging_face.h"
+#include "formats/peft.h"
 
 namespace molt {
 
@@ -57,7 +58,7 @@ int run(Options& options) {
     evaluation.batch = options.batch;
     evaluation.identity = fs::absolute(folder).lexically_normal().string();
     evaluation.output = fs::path(options.output) / folder_name(name) / task->name();
-    const TaskScore score = evaluate(*model, Tokenizer::load(folder), *task, evaluation);
+    const TaskScore score = evaluate(*model, Tokenizer::load(tokenizer_folder(folder)), *task, evaluation);
     if (!options.json) print(name, score);
     OrderedJson entry = score.to_json();
     entry["model"] = name;

@@ -8,6 +8,7 @@
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "formats/hugging_face.h"
+#include "formats/peft.h"
 #include "infer/generate_file.h"
 #include "infer/text_generation.h"
 
@@ -63,7 +64,8 @@ int run(Options& options) {
   }
   catch_interrupts();
   const fs::path folder = resolve_model_folder(options.model);
-  const auto tokenizer = Tokenizer::load(folder);
+  const fs::path texts = tokenizer_folder(folder);
+  const auto tokenizer = Tokenizer::load(texts);
   const auto model = load_model(folder, {options.compute.device(), options.compute.dtype()});
   if (!from_file) {
     options.request.prompt = options.prompt;
@@ -76,7 +78,7 @@ int run(Options& options) {
                                                    .request = options.request,
                                                    .samples = options.samples,
                                                    .max_sequences = options.batch,
-                                                   .model_folder = folder});
+                                                   .model_folder = texts});
   log_info(concat(options.output, ": ", result.written, " lines written, ", result.tokens, " tokens",
                   result.found ? concat(", after ", result.found, " that were there") : ""));
   return 0;

@@ -12,6 +12,7 @@
 #include "distill/costs.h"
 #include "distill/layout_strip.h"
 #include "formats/hugging_face.h"
+#include "formats/peft.h"
 #include "formats/stored_model.h"
 
 namespace molt {
@@ -37,7 +38,8 @@ struct Variant {
 
 // What holds the weights, if they are there (and then they are checked), or what config.json says of them.
 std::string stored_word(const fs::path& folder) {
-  if (fs::exists(folder / "model.safetensors") || fs::exists(folder / "model.safetensors.index.json")) {
+  if (is_adapter_folder(folder) || fs::exists(folder / "model.safetensors") ||
+      fs::exists(folder / "model.safetensors.index.json")) {
     return dtype_word(StoredModel::open(folder).dtype());
   }
   const fs::path path = folder / "config.json";

@@ -5,6 +5,7 @@
 #include "cli/options.h"
 #include "evaluate/compare.h"
 #include "formats/hugging_face.h"
+#include "formats/peft.h"
 
 namespace molt {
 
@@ -24,7 +25,8 @@ Command logits_command() {
               catch_interrupts();
               const fs::path folder = resolve_model_folder(options->model);
               const auto model = load_model(folder, {options->compute.device(), options->compute.dtype()});
-              const auto tokenizer = fs::exists(folder / "tokenizer.json") ? Tokenizer::load(folder) : nullptr;
+              const fs::path texts = tokenizer_folder(folder);
+              const auto tokenizer = fs::exists(texts / "tokenizer.json") ? Tokenizer::load(texts) : nullptr;
               const auto sequences = read_sequences(options->input, tokenizer.get(), model->config().vocabulary);
               write_logits(*model, sequences, options->output);
               log_info(concat(options->output, ": logits of ", sequences.size(), " sequences"));

@@ -9,6 +9,7 @@
 #include "cli/options.h"
 #include "distill/run_training.h"
 #include "formats/hugging_face.h"
+#include "formats/peft.h"
 
 namespace molt {
 
@@ -50,7 +51,8 @@ int run(const Options& options) {
     share_equal_tensors(*model, *teacher);
   }
   std::shared_ptr<const Tokenizer> tokenizer;
-  if (fs::exists(folder / "tokenizer.json")) tokenizer = Tokenizer::load(folder);
+  const fs::path texts = tokenizer_folder(folder);
+  if (fs::exists(texts / "tokenizer.json")) tokenizer = Tokenizer::load(texts);
 
   const Ranking ranking = rank_layers(config, {*model, teacher, tokenizer, "molt rank"}, options.output);
   std::cout << "least important first\nlayer  score\n";

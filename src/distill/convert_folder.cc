@@ -72,11 +72,12 @@ void convert_folder(const FolderConversion& conversion) {
   std::string layers;
   for (const std::int64_t layer : conversion.layers) layers += concat(layers.empty() ? "" : ", ", layer);
   ExportOptions options = conversion.options;
-  options.model_card = model_card_text({.name = (conversion.output / ".").lexically_normal().parent_path().filename().string(),
-                                        .teacher = (other ? conversion.teacher : conversion.model).string(),
-                                        .layout = student.config().layout(),
-                                        .history = {concat("Layers ", layers, " of `", conversion.model.string(), "` became ",
-                                                           conversion.target.type, " layers. They have not been trained.")}});
+  if (!conversion.layers.empty())
+    options.model_card = model_card_text({.name = (conversion.output / ".").lexically_normal().parent_path().filename().string(),
+                                          .teacher = (other ? conversion.teacher : conversion.model).string(),
+                                          .layout = student.config().layout(),
+                                          .history = {concat("Layers ", layers, " of `", conversion.model.string(), "` became ",
+                                                             conversion.target.type, " layers. They have not been trained.")}});
   options.like = conversion.model;
   options.source = [&](const std::string& name) {
     const at::Tensor fresh = mixers.find(name);

@@ -6,38 +6,30 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/progress.h"
+#include "formats/carried_files.h"
 #include "formats/config_json.h"
 #include "formats/hugging_face.h"
 #include "formats/model_tensors.h"
 #include "formats/modelling_files.h"
+#include "formats/peft.h"
 #include "formats/safetensors.h"
 
 namespace molt {
 namespace export_model_detail {
 
-// What a folder holds beside weights and config.json that a user of the model needs.
-constexpr const char* carried_over[] = {
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-    "generation_config.json",
-};
-
 class Exporter {
  public:
   Exporter(Model& model, const ExportOptions& options)
       : model_(model), options_(options), parameters_(stored_parameters(model)), config_(model.config()) {
+    model.visit(ParameterVisitor::of_linears([](const std::string& name, Linear& linear) {
+      MOLT_CHECK(linear.adapters.empty(), name, " has adapters, which a folder of whole weights has no place for");
+    }));
     // A block may have been switched to another of its mixers since the configuration was made.
     for (std::size_t i = 0; i < model.blocks.size(); ++i) config_.blocks[i] = model.blocks[i].config();
     if (options.like.empty()) return;
     require(fs::is_directory(options.like), options.like.string(), ": no such folder");
-    if (const fs::path path = options.like / "config.json"; fs::exists(path)) {
+    base_ = base_folder(options.like);
+    if (const fs::path path = base_ / "config.json"; fs::exists(path)) {
       like_ = parse_ordered_json(read_file(path), path.string());
       family_of(Json(like_), path.string());
     }
@@ -52,7 +44,8 @@ class Exporter {
       for (const auto& [name, content] : hybrid_modelling_files()) write_file(folder / name, content);
     }
     write_weights(folder);
-    carry_over(folder);
+    if (!options_.like.empty()) carry_over(base_, folder);
+    if (base_ != options_.like) carry_over(options_.like, folder);
     if (!options_.model_card.empty()) write_file(folder / "README.md", options_.model_card);
   }
 
@@ -70,8 +63,8 @@ class Exporter {
 
   // generate() stops at eos_token_id of config.json: where no config.json says it, the tokenizer's files do.
   void add_token_ids(OrderedJson& config) const {
-    const fs::path settings = options_.like / "tokenizer_config.json", tokenizer = options_.like / "tokenizer.json";
-    if (options_.like.empty() || !like_.is_null() || !fs::exists(settings) || !fs::exists(tokenizer)) return;
+    const fs::path settings = base_ / "tokenizer_config.json", tokenizer = base_ / "tokenizer.json";
+    if (base_.empty() || !like_.is_null() || !fs::exists(settings) || !fs::exists(tokenizer)) return;
     const Json words = read_json(settings), tokens = read_json(tokenizer);
     for (const char* kind : {"bos_token", "eos_token", "pad_token"}) {
       Json word = words.value(kind, Json());
@@ -95,9 +88,8 @@ class Exporter {
 
   // The dtype that `like` stores a tensor in; fp32 where it has none.
   at::ScalarType stored_like(const std::string& name) {
-    if (!like_weights_ &&
-        (fs::exists(options_.like / "model.safetensors") || fs::exists(options_.like / "model.safetensors.index.json"))) {
-      like_weights_ = SafetensorsFolder::open(options_.like);
+    if (!like_weights_ && (fs::exists(base_ / "model.safetensors") || fs::exists(base_ / "model.safetensors.index.json"))) {
+      like_weights_ = SafetensorsFolder::open(base_);
     }
     const SafetensorsFile* holder = like_weights_ ? like_weights_->holder(name) : nullptr;
     return holder && at::isFloatingType(holder->find(name)->dtype) ? holder->find(name)->dtype : at::kFloat;
@@ -189,18 +181,12 @@ class Exporter {
     return result;
   }
 
-  void carry_over(const fs::path& folder) const {
-    if (options_.like.empty()) return;
-    for (const char* name : carried_over) {
-      if (const fs::path source = options_.like / name; fs::exists(source)) write_file(folder / name, read_file(source));
-    }
-  }
-
   Model& model_;
   const ExportOptions& options_;
   std::vector<StoredParameter> parameters_;
   std::vector<at::ScalarType> dtypes_;  // of each parameter on disk
   ModelConfig config_;
+  fs::path base_;  // options_.like, or the base of the adapters in it
   OrderedJson like_;
   std::optional<SafetensorsFolder> like_weights_;
 };

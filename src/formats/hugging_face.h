@@ -17,8 +17,9 @@
 
 namespace molt {
 
-// What a MODEL argument stands for: a folder with config.json itself, the `export` folder inside a checkpoint, or the export of a
-// run's newest checkpoint (the highest number among <run>/checkpoints/*).
+// What a MODEL argument stands for: a folder with config.json itself, one of adapters (peft.h), the `export` folder inside a
+// checkpoint, or the export of a run's newest checkpoint (the highest number among <run>/checkpoints/*). All that follows takes
+// adapters for the model that they make of their base.
 fs::path resolve_model_folder(const fs::path& model);
 
 // From config.json alone: cheap.

@@ -5,6 +5,7 @@
 #include "formats/config_json.h"
 #include "formats/family.h"
 #include "formats/hugging_face.h"
+#include "formats/peft.h"
 #include "formats/safetensors.h"
 #include "formats/stored_model.h"
 
@@ -18,6 +19,10 @@ std::int64_t checkpoint_number(const std::string& name) {
   return digits.empty() || digits.size() > 18 ? -1 : std::stoll(digits);
 }
 
+bool holds_model(const fs::path& folder) {
+  return fs::exists(folder / "config.json") || is_adapter_folder(folder);
+}
+
 // The newest checkpoint of a run that holds an export, or an empty path.
 fs::path newest_export(const fs::path& checkpoints) {
   fs::path newest;
@@ -25,7 +30,7 @@ fs::path newest_export(const fs::path& checkpoints) {
   if (!fs::is_directory(checkpoints)) return newest;
   for (const auto& entry : fs::directory_iterator(checkpoints)) {
     const std::int64_t number = checkpoint_number(entry.path().filename().string());
-    if (number > highest && fs::exists(entry.path() / "export" / "config.json")) {
+    if (number > highest && holds_model(entry.path() / "export")) {
       highest = number;
       newest = entry.path() / "export";
     }
@@ -38,19 +43,20 @@ fs::path newest_export(const fs::path& checkpoints) {
 fs::path resolve_model_folder(const fs::path& model) {
   require(fs::exists(model), model.string(), ": no such folder");
   for (const fs::path& folder : {model, model / "export", load_model_detail::newest_export(model / "checkpoints")}) {
-    if (!folder.empty() && fs::exists(folder / "config.json")) return folder;
+    if (!folder.empty() && load_model_detail::holds_model(folder)) return folder;
   }
-  fail(model.string(), ": found no config.json, expected a Hugging Face folder, a checkpoint or a run with one");
+  fail(model.string(),
+       ": found no config.json and no adapter_config.json, expected a Hugging Face folder, a checkpoint or a run");
 }
 
 ModelConfig read_model_config(const fs::path& folder) {
-  const fs::path path = folder / "config.json";
+  const fs::path path = base_folder(folder) / "config.json";
   return parse_model_config(read_json(path), path.string());
 }
 
 at::ScalarType stored_dtype(const fs::path& folder) {
   const char* embedding = model_tensor_names().front().stored;
-  const SafetensorsFolder files = SafetensorsFolder::open(folder);
+  const SafetensorsFolder files = SafetensorsFolder::open(base_folder(folder));
   const SafetensorsFile* holder = files.holder(embedding);
   require(holder != nullptr, files.listing().string(), ": found no tensor ", embedding);
   return holder->find(embedding)->dtype;

@@ -48,7 +48,7 @@ std::vector<StoredParameter> stored_parameters(Model& model) {
   const model_tensors::Names names = model_tensors::names_of(model);
   std::vector<StoredParameter> parameters;
   model.visit([&](const std::string& name, at::Tensor& value) {
-    if (model_tensors::is_inactive(model, name)) return;
+    if (is_adapter(name) || model_tensors::is_inactive(model, name)) return;
     auto found = names.find(name);
     MOLT_CHECK(found != names.end(), "no name on disk for parameter ", name);
     StoredParameter parameter{name, &value, {}};

@@ -21,7 +21,7 @@ struct StoredParameter {
   std::vector<StoredTensor> on_disk;  // in the order of their rows
 };
 
-// Every parameter but those of inactive mixers, in the order of Model::visit.
+// Every parameter but those of inactive mixers and of adapters (peft.h), in the order of Model::visit.
 std::vector<StoredParameter> stored_parameters(Model& model);
 
 }  // namespace molt

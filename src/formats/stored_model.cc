@@ -22,7 +22,10 @@ std::unique_ptr<Model> empty_model(const fs::path& folder) {
 }  // namespace stored_model
 
 StoredModel StoredModel::open(const fs::path& folder) {
-  return StoredModel(folder, stored_model::empty_model(folder));
+  const fs::path base = base_folder(folder);
+  StoredModel model(base, stored_model::empty_model(base));
+  if (is_adapter_folder(folder)) model.adapt(PeftAdapter::open(folder));
+  return model;
 }
 
 StoredModel::StoredModel(const fs::path& folder, std::unique_ptr<Model> model)
@@ -32,6 +35,19 @@ StoredModel::StoredModel(const fs::path& folder, std::unique_ptr<Model> model)
     parameters_.emplace(parameter.name, std::move(parameter));
   }
   check_extras();
+}
+
+void StoredModel::adapt(PeftAdapter adapter) {
+  Model model(config());  // without weights: whether the updates fit
+  attach_adapters(model, adapter);
+  adapter_ = std::move(adapter);
+}
+
+const PeftAdapter::Update* StoredModel::update_of(const StoredTensor& stored) const {
+  const std::size_t dot = stored.name.rfind(".weight");
+  if (!adapter_ || dot == std::string::npos) return nullptr;
+  const auto found = adapter_->updates.find(stored.name.substr(0, dot));
+  return found == adapter_->updates.end() ? nullptr : &found->second;
 }
 
 at::ScalarType StoredModel::dtype() const {
@@ -81,8 +97,12 @@ at::Tensor StoredModel::parameter(const std::string& name, at::Device device, at
   }
   at::Tensor value = at::empty(parameter.value->sizes(), at::TensorOptions(device).dtype(dtype));
   for (const StoredTensor& stored : parameter.on_disk) {
-    at::Tensor rows = value.narrow(0, stored.first_row, stored.rows);
-    rows.copy_(folder_.holder(stored.name)->tensor(stored.name));
+    at::Tensor rows = value.narrow(0, stored.first_row, stored.rows), source = folder_.holder(stored.name)->tensor(stored.name);
+    if (const PeftAdapter::Update* update = update_of(stored)) {
+      const at::TensorOptions wide = at::TensorOptions(device).dtype(wanted == at::kDouble ? at::kDouble : at::kFloat);
+      source = at::addmm(source.to(wide), update->B.to(wide), update->A.to(wide), 1, update->scale);
+    }
+    rows.copy_(source);
     if (stored.scale != 1.0) rows.mul_(stored.scale);
   }
   return value;
@@ -93,7 +113,9 @@ at::Tensor StoredModel::in_place(const StoredParameter& parameter, at::ScalarTyp
   const SafetensorsFile* file = folder_.holder(parameter.on_disk.front().name);
   std::vector<std::string> names;
   for (const StoredTensor& stored : parameter.on_disk) {
-    if (stored.scale != 1.0 || folder_.holder(stored.name) != file || file->find(stored.name)->dtype != dtype) return {};
+    if (stored.scale != 1.0 || update_of(stored) || folder_.holder(stored.name) != file ||
+        file->find(stored.name)->dtype != dtype)
+      return {};
     names.push_back(stored.name);
   }
   const at::Tensor value = file->joined(names);
