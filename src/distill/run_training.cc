@@ -10,6 +10,7 @@
 #include "base/random.h"
 #include "distill/objective.h"
 #include "formats/hugging_face.h"
+#include "formats/peft.h"
 
 namespace molt {
 
@@ -64,6 +65,18 @@ std::shared_ptr<const Model> open_teacher(const TrainConfig& config, RunModels& 
   return teacher;
 }
 
+// After the teacher has taken its share of the student, so that it has no adapters.
+void add_lora(const TrainConfig& config, RunModels& models, const std::string& place) {
+  require(config.model.pretrained.has_value(), place,
+          ".lora: found no pretrained model, expected one that the adapters belong to");
+  require(
+      !is_adapter_folder(models.like), place, ".pretrained.path: found ", models.like.string(),
+      ", which holds adapters itself; expected whole weights (molt convert merges it), or that folder as lora.start beside its "
+      "base");
+  add_adapters(*models.student, *config.model.lora, derive_seed(static_cast<std::uint64_t>(config.seed), "lora"),
+               place + ".lora");
+}
+
 }  // namespace run_parts
 
 std::int64_t share_equal_tensors(Model& student, const Model& teacher) {
@@ -89,7 +102,7 @@ RunModels open_models(const TrainConfig& config, const std::string& place) {
   if (config.model.pretrained && !config.model.pretrained->path.empty()) {
     models.like = resolve_model_folder(config.model.pretrained->path);
   }
-  const fs::path tokenizer = config.tokenizer.empty() ? models.like : fs::path(config.tokenizer);
+  const fs::path tokenizer = config.tokenizer.empty() ? tokenizer_folder(models.like) : fs::path(config.tokenizer);
   if (models.like.empty()) models.like = config.tokenizer;
   if (!config.tokenizer.empty() || fs::exists(tokenizer / "tokenizer.json")) models.tokenizer = Tokenizer::load(tokenizer);
 
@@ -102,6 +115,7 @@ RunModels open_models(const TrainConfig& config, const std::string& place) {
     require(models.student->config().vocabulary == models.teacher->config().vocabulary, place, ": model: found a vocabulary of ",
             models.student->config().vocabulary, ", expected its teacher's, ", models.teacher->config().vocabulary);
   }
+  if (config.model.lora) run_parts::add_lora(config, models, place + ": model");
   return models;
 }
 
@@ -145,7 +159,10 @@ LoopResult run_training(const TrainConfig& config, RunModels& models, const RunO
       .source = *source,
       .evaluators = evaluators,
       .run = config.output,
-      .export_model = [like](Model& model, const fs::path& folder) { export_model(model, folder, {.like = like}); },
+      .export_model =
+          [like, lora = config.model.lora.has_value()](Model& model, const fs::path& folder) {
+            lora ? export_adapters(model, folder, like) : export_model(model, folder, {.like = like});
+          },
       .resolved_config = options.resolved.empty() ? to_yaml(config) : options.resolved,
       .seed = derive_seed(seed, "loop"),
       .versions = options.versions,

@@ -57,6 +57,7 @@ void ModelSourceConfig::visit(ConfigVisitor& v) {
   v.field("pretrained", pretrained, "Where the weights come from; without it base_model is initialised");
   v.field("base_model", base_model, "What the model is made of, when it is not pretrained, and its loss");
   v.field("initial_deviation", initial_deviation, "Standard deviation of initialised projection weights");
+  v.field("lora", lora, "Train low-rank adapters of the projections, and nothing else");
 }
 
 void ReferenceModelConfig::visit(ConfigVisitor& v) {

@@ -24,6 +24,7 @@
 #include "model/model.h"
 #include "ops/linear_loss/loss_mix.h"
 #include "train/loop.h"
+#include "train/lora.h"
 
 namespace molt {
 
@@ -58,6 +59,7 @@ struct ModelSourceConfig {
   std::optional<PretrainedConfig> pretrained;
   BaseModelConfig base_model;
   double initial_deviation = 0.02;
+  std::optional<LoraConfig> lora;  // train adapters alone
   void visit(ConfigVisitor& visitor);
 };
 

@@ -32,7 +32,7 @@ struct LoopConfig {
   double average_decay = 0;  // of the averaged weights (average.h); 0: none are kept
   std::string recompute = "none";
   bool deterministic = false;
-  std::vector<std::string> trainable = {"*"};  // glob patterns over canonical parameter names; a leading "!" excludes
+  std::vector<std::string> trainable = {"*"};  // globs over canonical names (of adapters alone where there are any); "!" excludes
   std::int64_t evaluate_every = 0;             // steps; 0: only at the end
   std::int64_t checkpoint_every = 500;         // steps
   std::int64_t keep_checkpoints = 2;           // newest ones kept; older ones are removed

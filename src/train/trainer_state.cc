@@ -14,8 +14,11 @@
 namespace molt::train_loop {
 
 Optimizer make_optimizer(const LoopConfig& config, Model& model) {
-  std::vector<std::string> names;
-  for (const Parameter& parameter : model.parameters()) names.push_back(parameter.name);
+  std::vector<std::string> names, adapters;
+  for (const Parameter& parameter : model.parameters()) {
+    (is_adapter(parameter.name) ? adapters : names).push_back(parameter.name);
+  }
+  if (!adapters.empty()) names = adapters;
   const std::set<std::string> chosen = select_names(config.trainable, names, "training.trainable");
   return Optimizer(config.optimizer, flatten_trainable([&](const ParameterVisitor& visitor) { model.visit(visitor); },
                                                        [&](const std::string& name) { return chosen.contains(name); },
