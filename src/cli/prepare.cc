@@ -23,7 +23,7 @@ Command prepare_command() {
             arguments.positional("CONFIG", options->config, "YAML file (molt config prepare shows what it may say)", false);
             arguments.option("--set", options->set, "Override a key of the configuration: key=value");
             arguments.option("--input", options->input,
-                             "JSONL file with \"text\", \"prompt\" and \"completion\", \"messages\" or \"tokens\"");
+                             "JSONL or Parquet with \"text\", \"prompt\" and \"completion\", \"messages\" or \"tokens\"");
             arguments.option("--tokenizer", options->tokenizer, "Folder with tokenizer.json, such as the model");
             arguments.option("--output", options->output, "Folder to write");
             arguments.option("--threads", options->threads, "CPU threads, 0 for every core");

@@ -119,8 +119,8 @@ bool LineBatches::refill() {
   return added;
 }
 
-std::vector<LineBatches::Line> LineBatches::next(std::size_t most) {
-  std::vector<Line> lines;
+std::vector<Records::Record> LineBatches::next(std::size_t most) {
+  std::vector<Record> lines;
   while (lines.size() < most) {
     std::size_t newline = rest_.find('\n');
     // Only before the first line may the buffer move.

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/files.h"
+#include "data/records.h"
 
 namespace molt {
 
@@ -23,20 +24,13 @@ class Inflater {
 // bytes; null for anything else.
 std::unique_ptr<Inflater> make_inflater(std::shared_ptr<const MappedFile> file);
 
-class LineBatches {
+class LineBatches : public Records {
  public:
-  struct Line {
-    std::int64_t number;  // from 1
-    std::string_view text;
-  };
-
   explicit LineBatches(const fs::path& path);
-  // Up to `most` further lines without their ends (LF or CR LF) and without a byte-order mark; none at the end. They stay valid
-  // until the next call.
-  std::vector<Line> next(std::size_t most);
-  std::int64_t number() const { return number_; }  // of the last line read
-  // Bytes of the file, compressed as they are, that were read.
-  std::int64_t position() const;
+  // Lines without their ends (LF or CR LF) and without a byte-order mark.
+  std::vector<Record> next(std::size_t most) override;
+  std::int64_t number() const override { return number_; }
+  std::int64_t position() const override;
 
  private:
   bool refill();

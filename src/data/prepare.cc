@@ -13,15 +13,15 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/progress.h"
-#include "data/line_batches.h"
 #include "data/line_sample.h"
+#include "data/records.h"
 #include "data/sample_stream.h"
 #include "formats/safetensors.h"
 
 namespace molt {
 
 void PrepareConfig::visit(ConfigVisitor& v) {
-  v.field("input", input, "JSONL files, one object a line; gzip and zstd are read as they are");
+  v.field("input", input, "JSONL files, one object a line (gzip and zstd are read as they are), and Parquet files");
   v.field("tokenizer", tokenizer, "Folder with tokenizer.json (a model), or the file itself");
   v.field("output", output, "Folder to write");
   v.field("text", text, "Key of plain text: the loss is on all of it");
@@ -52,7 +52,7 @@ struct Tokenized {
   std::string error;  // the line is malformed
 };
 
-Tokenized tokenize(const LineBatches::Line& line, const fs::path& file, const LineSampler& sampler) {
+Tokenized tokenize(const Records::Record& line, const fs::path& file, const LineSampler& sampler) {
   try {
     return {sampler.sample(line.text, concat(file.string(), ":", line.number)), ""};
   } catch (const UserError& error) {
@@ -143,19 +143,24 @@ class Preparation {
     return total;
   }
 
+  // Of what a record may hold.
+  std::vector<std::string> keys() const {
+    return {config_.text, config_.prompt, config_.completion, config_.messages, "tools", config_.tokens, config_.learn};
+  }
+
   void read_one(const fs::path& path) {
-    LineBatches batches(path);
-    for (auto lines = batches.next(kBatchLines); !lines.empty(); lines = batches.next(kBatchLines)) {
+    const std::unique_ptr<Records> records = open_records(path, keys());
+    for (auto lines = records->next(kBatchLines); !lines.empty(); lines = records->next(kBatchLines)) {
       std::erase_if(lines, [&](const auto& line) { return line.number <= manifest_.line || is_blank(line.text); });
       add(lines, path);
-      manifest_.line = std::max(manifest_.line, batches.number());
+      manifest_.line = std::max(manifest_.line, records->number());
       if (static_cast<std::int64_t>(tokens_.size()) >= config_.shard_tokens) write_shard();
-      progress_.update(bytes_before_ + batches.position(), concat(manifest_.result.samples, " samples"));
+      progress_.update(bytes_before_ + records->position(), concat(manifest_.result.samples, " samples"));
       throw_if_interrupted();
     }
   }
 
-  void add(const std::vector<LineBatches::Line>& lines, const fs::path& file) {
+  void add(const std::vector<Records::Record>& lines, const fs::path& file) {
     std::vector<Tokenized> done(lines.size());
     at::parallel_for(0, static_cast<std::int64_t>(lines.size()), 16, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i) done[i] = tokenize(lines[i], file, sampler_);

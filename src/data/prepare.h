@@ -16,7 +16,7 @@
 namespace molt {
 
 struct PrepareConfig {
-  std::vector<std::string> input;  // JSONL files, plain, gzip or Zstandard
+  std::vector<std::string> input;  // JSONL files, plain, gzip or Zstandard, and Parquet files
   std::string tokenizer;           // folder or tokenizer.json
   std::string output;              // folder
   std::string text = "text";       // key of plain text
@@ -42,7 +42,8 @@ struct PrepareResult {
 };
 
 // Tokenizes on every core. Whole shards survive an interruption, and the next call with the same configuration continues after
-// them; with a different one, or on a finished folder, it starts anew. A line is an object with one of
+// them; with a different one, or on a finished folder, it starts anew. A line (or row, whose columns are the keys) is an object
+// with one of
 //   {"text"}                    learned whole
 //   {"prompt", "completion"}    the completion is learned
 //   {"messages", "tools"}       laid out by the chat template of the tokenizer's folder (chat_sample.h)
