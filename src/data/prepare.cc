@@ -114,7 +114,7 @@ class Preparation {
         sampler_(config_),
         progress_("prepare", total_bytes(config), "B") {
     std::error_code error;
-    fs::create_directories(folder_, error);
+    is_new_ = fs::create_directories(folder_, error);
     require(!error, folder_.string(), ": cannot create the folder: ", error.message());
     if (auto found = Manifest::read(folder_ / "manifest.json", described_)) {
       manifest_ = *found;
@@ -122,6 +122,14 @@ class Preparation {
       for (std::size_t i = 0; i < manifest_.file; ++i) bytes_before_ += static_cast<std::int64_t>(fs::file_size(config.input[i]));
     }
   }
+
+  // A new folder into which nothing was written does not stay.
+  ~Preparation() {
+    std::error_code ignored;
+    if (is_new_ && fs::is_empty(folder_, ignored)) fs::remove(folder_, ignored);
+  }
+  Preparation(const Preparation&) = delete;
+  Preparation& operator=(const Preparation&) = delete;
 
   PrepareResult run() {
     for (; manifest_.file < config_.input.size(); ++manifest_.file, manifest_.line = 0) {
@@ -227,6 +235,7 @@ class Preparation {
   LineSampler sampler_;
   Progress progress_;
   Manifest manifest_;
+  bool is_new_ = false;  // the folder
   std::vector<std::int32_t> tokens_;
   std::vector<std::uint8_t> learn_;
   std::vector<std::int64_t> offsets_ = {0};

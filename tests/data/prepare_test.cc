@@ -182,8 +182,13 @@ TEST_F(PrepareTest, ReadsCompressedFiles) {
 TEST_F(PrepareTest, NamesAMissingFileAndEmptyInput) {
   config_.input = {folder_ / "absent.jsonl"};
   EXPECT_NE(error().find("absent.jsonl"), std::string::npos);
+  EXPECT_FALSE(fs::exists(folder_ / "out"));
   input("\n\n");
   EXPECT_NE(error().find("no sample"), std::string::npos);
+  EXPECT_FALSE(fs::exists(folder_ / "out"));
+  fs::create_directories(folder_ / "out");
+  EXPECT_NE(error().find("no sample"), std::string::npos);
+  EXPECT_TRUE(fs::exists(folder_ / "out")) << "it was there before";
 }
 
 TEST_F(PrepareTest, RefusesBrokenShards) {
