@@ -16,9 +16,15 @@ Distillation::Distillation(std::shared_ptr<const Model> teacher, const ops::Loss
 }
 
 std::string Distillation::name() const {
-  const int parts = (mix_.cross_entropy != 0) + (mix_.forward_kl != 0) + (mix_.reverse_kl != 0) + (mix_.z != 0);
-  if (parts != 1) return "loss";
-  return mix_.reverse_kl != 0 ? "reverse_kl" : mix_.forward_kl != 0 ? "forward_kl" : "cross_entropy";
+  std::string only;
+  for (const auto& [factor, part] :
+       {std::pair(mix_.cross_entropy, "cross_entropy"), std::pair(mix_.forward_kl, "forward_kl"),
+        std::pair(mix_.reverse_kl, "reverse_kl"), std::pair(mix_.jsd, "jsd"), std::pair(mix_.z, "z_loss")}) {
+    if (factor == 0) continue;
+    if (!only.empty()) return "loss";
+    only = part;
+  }
+  return only;
 }
 
 Objective::Loss Distillation::loss(const Model& student, const PackedBatch& batch, Recompute recompute) {

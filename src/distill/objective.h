@@ -11,12 +11,12 @@
 
 namespace molt {
 
-// End to end: the mix of reverse KL(student || teacher), forward KL and cross-entropy, token by token. The teacher's logits are
+// End to end: a mix of divergences from the teacher and cross-entropy (ops::LossMix), token by token. The teacher's logits are
 // formed in the student's chunks and never kept. The teacher has the student's vocabulary (UserError) and device.
 class Distillation : public Objective {
  public:
   Distillation(std::shared_ptr<const Model> teacher, const ops::LossMix& mix);
-  std::string name() const override;  // "reverse_kl", "forward_kl", "cross_entropy"; "loss" for a mix
+  std::string name() const override;  // "reverse_kl", "forward_kl", "jsd", …; "loss" for a mix
   // Sums: each part of the mix, and cross_entropy whatever the mix.
   Loss loss(const Model& student, const PackedBatch& batch, Recompute recompute) override;
   double flops(const Model& student, std::int64_t context) const override;  // the teacher's forward pass included

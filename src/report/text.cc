@@ -109,11 +109,9 @@ std::string percent(double fraction) {
 }
 
 std::string objective_words(const std::string& objective) {
-  static const std::map<std::string, std::string> words = {{"reverse_kl", "reverse KL"},
-                                                           {"forward_kl", "forward KL"},
-                                                           {"cross_entropy", "cross-entropy"},
-                                                           {"matching", "mixer matching"},
-                                                           {"loss", "mixed loss"}};
+  static const std::map<std::string, std::string> words = {
+      {"reverse_kl", "reverse KL"},       {"forward_kl", "forward KL"},   {"jsd", "Jensen-Shannon divergence"},
+      {"cross_entropy", "cross-entropy"}, {"matching", "mixer matching"}, {"loss", "mixed loss"}};
   const auto found = words.find(objective);
   return found == words.end() ? objective : found->second;
 }

@@ -18,10 +18,22 @@ void PretrainedConfig::visit(ConfigVisitor& v) {
   v.field("path", path, "Hugging Face folder, checkpoint or run");
 }
 
+void DivergenceFactors::visit(ConfigVisitor& v) {
+  v.field("reverse_kl", reverse_kl, "Of KL(student || teacher)");
+  v.field("forward_kl", forward_kl, "Of KL(teacher || student)");
+  v.field("jsd", jsd, "Of the Jensen-Shannon divergence");
+  if (v.reading())
+    require(reverse_kl >= 0 && forward_kl >= 0 && jsd >= 0 && reverse_kl + forward_kl + jsd > 0, v.place(),
+            ": expected factors from 0 up, one of them positive");
+}
+
 void HeadConfig::visit(ConfigVisitor& v) {
   v.field("distillation_model", distillation_model, "The teacher, a name under reference_models; empty: no distillation");
-  v.choice("distillation_loss_implementation", distillation_loss_implementation, {"reverse_kl", "forward_kl"},
-           "reverse_kl: KL(student || teacher); forward_kl: KL(teacher || student)");
+  v.choice("distillation_loss_implementation", distillation_loss_implementation, {"reverse_kl", "forward_kl", "jsd"},
+           "reverse_kl: KL(student || teacher); forward_kl: KL(teacher || student); jsd: the Jensen-Shannon divergence, between");
+  v.field("distillation_jsd_beta", distillation_jsd_beta,
+          "Of the teacher in the mixture of both that jsd measures from: close to 0 it acts as forward_kl, to 1 as reverse_kl");
+  v.field("distillation_loss_mix", distillation_loss_mix, "A weighted sum in place of the one implementation");
   v.field("distillation_loss_factor", distillation_loss_factor, "Weight of the distillation loss");
   v.field("distillation_temperature", distillation_temperature, "Both models' logits are divided by it");
   v.field("language_model_loss_factor", language_model_loss_factor,
@@ -33,8 +45,10 @@ void HeadConfig::visit(ConfigVisitor& v) {
           ", expected a number from 0 up");
   require(distillation_temperature > 0, v.place(), ": distillation_temperature: found ", distillation_temperature,
           ", expected a positive number");
+  require(distillation_jsd_beta > 0 && distillation_jsd_beta < 1, v.place(), ": distillation_jsd_beta: found ",
+          distillation_jsd_beta, ", expected a number between 0 and 1");
   const ops::LossMix total = mix();
-  require(total.cross_entropy >= 0 && total.cross_entropy + total.forward_kl + total.reverse_kl > 0, v.place(),
+  require(total.cross_entropy >= 0 && (total.cross_entropy > 0 || total.diverges()), v.place(),
           ": language_model_loss_factor: found ", total.cross_entropy,
           ", expected a number from 0 up, and a positive one where nothing is distilled");
 }
@@ -44,7 +58,19 @@ ops::LossMix HeadConfig::mix() const {
   mix.cross_entropy = language_model_loss_factor.value_or(distills() ? 0.0 : 1.0);
   mix.temperature = distillation_temperature;
   mix.z = z_loss_factor;
-  if (distills()) (distillation_loss_implementation == "reverse_kl" ? mix.reverse_kl : mix.forward_kl) = distillation_loss_factor;
+  mix.beta = distillation_jsd_beta;
+  if (!distills()) return mix;
+  DivergenceFactors factors;
+  if (distillation_loss_mix) {
+    factors = *distillation_loss_mix;
+  } else if (distillation_loss_implementation == "jsd") {
+    factors.jsd = 1;
+  } else {
+    (distillation_loss_implementation == "reverse_kl" ? factors.reverse_kl : factors.forward_kl) = 1;
+  }
+  mix.reverse_kl = distillation_loss_factor * factors.reverse_kl;
+  mix.forward_kl = distillation_loss_factor * factors.forward_kl;
+  mix.jsd = distillation_loss_factor * factors.jsd;
   return mix;
 }
 

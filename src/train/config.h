@@ -35,11 +35,19 @@ struct PretrainedConfig {
   void visit(ConfigVisitor& visitor);
 };
 
+// Weights of several divergences from the teacher.
+struct DivergenceFactors {
+  double reverse_kl = 0, forward_kl = 0, jsd = 0;
+  void visit(ConfigVisitor& visitor);
+};
+
 // What the head's loss is.
 struct HeadConfig {
   std::string distillation_model;  // a name under reference_models; empty: no distillation
   std::string distillation_loss_implementation = "reverse_kl";
   double distillation_loss_factor = 1.0;
+  double distillation_jsd_beta = 0.5;
+  std::optional<DivergenceFactors> distillation_loss_mix;  // in place of the implementation
   double distillation_temperature = 1.0;
   double z_loss_factor = 0;                          // of log(sum of exp(logits))^2
   std::optional<double> language_model_loss_factor;  // of next-token cross-entropy: 0 with a distillation_model, 1 without

@@ -26,6 +26,7 @@ std::map<std::string, at::Tensor> loss_sums(const ops::LossResult& result, const
   add("cross_entropy", result.cross_entropy);
   add("forward_kl", result.forward_kl);
   add("reverse_kl", result.reverse_kl);
+  add("jsd", result.jsd);
   add("z_loss", result.z_loss);
   return sums;
 }

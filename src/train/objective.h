@@ -37,7 +37,8 @@ class Objective {
   virtual double flops(const Model& model, std::int64_t context) const;
 };
 
-// The parts of a loss summed over loss tokens, by name: "cross_entropy", "forward_kl", "reverse_kl", "z_loss".
+// The parts of a loss summed over loss tokens, by name: "cross_entropy", "forward_kl", "reverse_kl", "jsd",
+// "z_loss".
 std::map<std::string, at::Tensor> loss_sums(const ops::LossResult& result, const PackedBatch& batch);
 
 // How an objective calls linear_loss: for the batch's loss tokens, and adding to the head's gradient where the model has one, so

@@ -16,6 +16,9 @@ const std::vector<LossMix> kMixes{{.cross_entropy = 1},
                                   {.cross_entropy = 0.3, .forward_kl = 0.5, .reverse_kl = 0.7},
                                   {.cross_entropy = 0.3, .forward_kl = 0.5, .reverse_kl = 0.7, .temperature = 2},
                                   {.reverse_kl = 1, .temperature = 0.5},
+                                  {.jsd = 1},
+                                  {.jsd = 1, .beta = 0.9, .temperature = 2},
+                                  {.cross_entropy = 0.3, .forward_kl = 0.2, .reverse_kl = 0.7, .jsd = 0.5, .beta = 0.1},
                                   {.z = 1},
                                   {.cross_entropy = 1, .z = 0.2},
                                   {.cross_entropy = 0.3, .reverse_kl = 0.7, .z = 0.2},
@@ -47,7 +50,7 @@ TestFunction loss_function(const Problem& p, const LossMix& mix, at::Device devi
     const LossResult out = composite ? linear_loss_composite(in[0], in[1], targets, weights, mix, teacher)
                                      : linear_loss(in[0], in[1], targets, weights, mix, teacher);
     TestTensors all{out.sum};
-    for (const at::Tensor& part : {out.cross_entropy, out.forward_kl, out.reverse_kl, out.z_loss})
+    for (const at::Tensor& part : {out.cross_entropy, out.forward_kl, out.reverse_kl, out.jsd, out.z_loss})
       if (part.defined()) all.push_back(part);
     return all;
   };
@@ -203,12 +206,28 @@ TEST(LinearLoss, TokensWithoutWeightCostNothing) {
 TEST(LinearLoss, AStudentLikeItsTeacherHasNoDivergence) {
   const Problem p = problem(8, 30);
   const at::Tensor hidden = p.hidden.to(at::kFloat), weight = p.weight.to(at::kFloat).requires_grad_(true);
-  const LossResult out = linear_loss(hidden, weight, {}, {}, {.forward_kl = 1, .reverse_kl = 1}, {hidden, weight.detach()});
+  const LossResult out =
+      linear_loss(hidden, weight, {}, {}, {.forward_kl = 1, .reverse_kl = 1, .jsd = 1}, {hidden, weight.detach()});
   out.sum.backward();
   EXPECT_EQ(out.tokens, 8);
   EXPECT_LT(std::abs(out.sum.item<double>()), 1e-5);
   EXPECT_LT(weight.grad().abs().max().item<double>(), 1e-5);
   EXPECT_FALSE(out.cross_entropy.defined());
+}
+
+TEST(LinearLoss, TheMixtureTendsToEitherDivergence) {
+  for (const at::Device device : test_devices()) {
+    const Problem p = problem(8, 30);
+    const auto losses = [&](double beta) {
+      const auto on = [&](const at::Tensor& tensor) { return tensor.to(device, at::kDouble) * 0.3; };
+      return linear_loss(on(p.hidden), on(p.weight), {}, {}, {.forward_kl = 1, .reverse_kl = 1, .jsd = 1, .beta = beta},
+                         {on(p.teacher_hidden), on(p.teacher_weight)});
+    };
+    const LossResult low = losses(1e-5), high = losses(1 - 1e-5), middle = losses(0.5);
+    EXPECT_TRUE(at::allclose(low.jsd / 1e-5, low.forward_kl, 1e-3)) << device;
+    EXPECT_TRUE(at::allclose(high.jsd / 1e-5, high.reverse_kl, 1e-3)) << device;
+    EXPECT_TRUE(middle.jsd.gt(0).logical_and(middle.jsd.lt(std::log(2))).all().item<bool>()) << device;
+  }
 }
 
 TEST(LinearLoss, FrozenHeadAndFrozenHiddenGetNoGradient) {

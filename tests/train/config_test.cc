@@ -49,6 +49,25 @@ TEST(TrainConfig, ANextTokenLossIsTheDefault) {
   EXPECT_EQ(mix.reverse_kl + mix.forward_kl, 0.0);
 }
 
+TEST(TrainConfig, DivergencesAloneAndInAWeightedSum) {
+  const auto mix = [](const std::string& head) {
+    return parse("model: {base_model: {head: {distillation_model: teacher, distillation_loss_factor: 2, " + head +
+                 "}}}\nreference_models: {teacher: {pretrained: {path: somewhere}}}")
+        .model.base_model.head.mix();
+  };
+  const ops::LossMix jsd = mix("distillation_loss_implementation: jsd, distillation_jsd_beta: 0.1");
+  EXPECT_EQ(jsd.jsd, 2.0);
+  EXPECT_EQ(jsd.beta, 0.1);
+  EXPECT_EQ(jsd.reverse_kl + jsd.forward_kl, 0.0);
+  const ops::LossMix sum = mix("distillation_loss_mix: {reverse_kl: 0.75, forward_kl: 0.25}");
+  EXPECT_EQ(sum.reverse_kl, 1.5);
+  EXPECT_EQ(sum.forward_kl, 0.5);
+  EXPECT_EQ(sum.jsd, 0.0);
+  EXPECT_THROW(mix("distillation_jsd_beta: 1"), UserError);
+  EXPECT_THROW(mix("distillation_loss_mix: {reverse_kl: -1, jsd: 2}"), UserError);
+  EXPECT_THROW(mix("distillation_loss_mix: {}"), UserError);
+}
+
 TEST(TrainConfig, TheTextOfAConfigurationReadsBackTheSame) {
   TrainConfig config = parse(published);
   config.training.trainable = {"layers.*", "!*norm*"};

@@ -132,7 +132,8 @@ TokenLosses run_chunks(const Inputs& in, const Kept& kept, const HeadGradients& 
                   .slope = gradients.wanted() ? slope.slice(0, at - begin, stop - begin) : at::Tensor()};
       if (in.mix.diverges()) chunk.teacher = logits(buffers.teacher, kept.rows(in.teacher.hidden, at, stop), in.teacher.weight);
       chunk_losses(chunk, in.mix,
-                   {part(losses.cross_entropy), part(losses.forward_kl), part(losses.reverse_kl), part(losses.log_sums)});
+                   {part(losses.cross_entropy), part(losses.forward_kl), part(losses.reverse_kl), part(losses.jsd),
+                    part(losses.log_sums)});
     }
     if (gradients.wanted()) add_gradients(slope, hidden, in.weight, kept, begin, gradients);
   }
@@ -148,6 +149,7 @@ at::Tensor weighted_sum(const TokenLosses& losses, const at::Tensor& weights, co
   add(losses.cross_entropy, mix.cross_entropy);
   add(losses.forward_kl, mix.forward_kl);
   add(losses.reverse_kl, mix.reverse_kl);
+  add(losses.jsd, mix.jsd);
   if (mix.z != 0) add(losses.log_sums.square(), mix.z);
   return sum;
 }
@@ -178,6 +180,7 @@ void check_linear_loss(const at::Tensor& hidden, const at::Tensor& weight, const
   MOLT_CHECK(!loss_weights.defined() || (loss_weights.dim() == 1 && loss_weights.size(0) == tokens), "linear_loss: ", tokens,
              " tokens, loss_weights ", loss_weights.sizes());
   MOLT_CHECK(mix.temperature > 0, "linear_loss: temperature ", mix.temperature);
+  MOLT_CHECK(mix.jsd == 0 || (mix.beta > 0 && mix.beta < 1), "linear_loss: beta ", mix.beta);
   if (!mix.diverges()) return;
   MOLT_CHECK(teacher.hidden.defined() && teacher.weight.defined() && teacher.hidden.size(0) == tokens &&
                  teacher.hidden.size(1) == teacher.weight.size(1) && teacher.weight.size(0) == weight.size(0) &&
@@ -230,6 +233,7 @@ LossResult linear_loss(const at::Tensor& hidden, const at::Tensor& weight, const
         result.cross_entropy = kept.spread(losses.cross_entropy, tokens);
         result.forward_kl = kept.spread(losses.forward_kl, tokens);
         result.reverse_kl = kept.spread(losses.reverse_kl, tokens);
+        result.jsd = kept.spread(losses.jsd, tokens);
         if (mix.z != 0) result.z_loss = kept.spread(losses.log_sums.square(), tokens);
         return {weighted_sum(losses, kept.rows(loss_weights), mix, hidden.options().dtype(sum_dtype(hidden)))};
       },

@@ -25,6 +25,7 @@ struct LossResult {
                              // a part that
   at::Tensor forward_kl;     // has no coefficient in the mix (cross_entropy is there whenever targets are)
   at::Tensor reverse_kl;
+  at::Tensor jsd;
   at::Tensor z_loss;        // log(sum of exp(logits))^2
   std::int64_t tokens = 0;  // how many tokens carried weight
 };

@@ -1,6 +1,8 @@
 #include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 
+#include <cmath>
+
 #include "ops/linear_loss/linear_loss.h"
 #include "ops/linear_loss/loss_chunk.h"
 
@@ -31,6 +33,11 @@ LossResult linear_loss_composite(const at::Tensor& hidden, const at::Tensor& wei
     const at::Tensor t = (teacher.hidden.matmul(teacher.weight.t()).to(dtype) / mix.temperature).log_softmax(1).detach();
     if (mix.forward_kl != 0) result.forward_kl = add((t.exp() * (t - s)).sum(1), mix.forward_kl);
     if (mix.reverse_kl != 0) result.reverse_kl = add((s.exp() * (s - t)).sum(1), mix.reverse_kl);
+    if (mix.jsd != 0) {
+      const at::Tensor m = at::logaddexp(t + std::log(mix.beta), s + std::log(1 - mix.beta));
+      const at::Tensor divergence = mix.beta * t.exp() * (t - m) + (1 - mix.beta) * s.exp() * (s - m);
+      result.jsd = add(divergence.sum(1), mix.jsd);
+    }
   }
   return result;
 }

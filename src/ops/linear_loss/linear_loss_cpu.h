@@ -15,7 +15,7 @@ struct LossRows {
   const T* weights;             // (rows)
   LossMix mix;
   bool gradient;
-  T *cross_entropy, *forward_kl, *reverse_kl, *log_sums;  // (rows) results, null where not wanted
+  T *cross_entropy, *forward_kl, *reverse_kl, *jsd, *log_sums;  // (rows) results, null where not wanted
 };
 
 void loss_rows_cpu(const LossRows<float>& work);

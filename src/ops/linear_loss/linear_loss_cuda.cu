@@ -1,10 +1,12 @@
-// Losses and gradients of rows of logits on a GPU, in two passes over each row: its sums, then its gradient.
+// Losses and gradients of rows of logits on a GPU, in two passes over each row: its sums, then its gradient; between them one for
+// the divergences from a mixture, where one is asked for.
 // What bounds it is memory: a row of 131,072 logits is 512 KB, twice that with the teacher's. So a cluster of blocks shares
 // a row: the rows at work at one time are then few enough for the second pass to find them in the L2 cache.
 #include <cooperative_groups.h>
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
+#include <cmath>
 #include <stdexcept>
 #include <string>
 
@@ -30,6 +32,15 @@ __device__ float power_of_two(float x) {
 __device__ double power_of_two(double x) {
   return exp2(x);
 }
+__device__ float log_of_two(float x) {
+  return __log2f(x);
+}
+__device__ double log_of_two(double x) {
+  return log2(x);
+}
+
+// What a kernel is compiled for: no teacher; one that the student is compared with; and with a mixture of both, too.
+enum class Teacher { none, compared, mixed };
 
 template <class T, int kWidth>
 struct alignas(sizeof(T) * kWidth) Pack {
@@ -93,15 +104,16 @@ struct Batch {
 };
 
 // What a row's arithmetic needs beside its logits, made on the host. The gradient of one logit is p (constant + slope (log2 p -
-// log2 p_teacher)) - forward p_teacher + plain p_plain, less `chosen` at the target.
+// log2 p_teacher) + mixed (log2 p - log2 p_mixture - KL)) - forward p_teacher + plain p_plain, less `chosen` at the target.
 //
 // d CE / d logit[v] = p[v] - [v is the target], at temperature 1; with s = log(sum of exp(logits)), d s^2 / d logit[v] = 2 s
 // p[v]. With p at the temperature: d KL(t || s) / d logit[v] = (p_s - p_t) / temperature and d KL(s || t) / d logit[v] = p_s (log
-// p_s - log p_t - KL(s || t)) / temperature.
+// p_s - log p_t - KL(s || t)) / temperature; d JSD / d logit[v] is 1 - beta times that with the mixture in t's place.
 template <class Sum>
 struct Coefficients {
   Sum cooling = 1, scale = 0;                              // 1 / temperature; the same in units of log2
   Sum cross_entropy = 0, z = 0, forward = 0, reverse = 0;  // a token's slopes before its weight
+  Sum mixed = 0, beta = 0, log_beta = 0, log_rest = 0;     // of the mixture: its slope, beta, log2 of beta and of 1 - beta
   bool separate = false;                                   // cross-entropy is of another temperature than the divergences
 };
 
@@ -115,6 +127,10 @@ Coefficients<Sum> coefficients(const CudaLossRows& work) {
   c.z = static_cast<Sum>(work.mix.z);
   c.forward = static_cast<Sum>(work.mix.forward_kl * cooling);
   c.reverse = static_cast<Sum>(work.mix.reverse_kl * cooling);
+  c.mixed = static_cast<Sum>(work.mix.jsd * (1 - work.mix.beta) * cooling);
+  c.beta = static_cast<Sum>(work.mix.beta);
+  c.log_beta = static_cast<Sum>(std::log2(work.mix.beta));
+  c.log_rest = static_cast<Sum>(std::log2(1 - work.mix.beta));
   c.separate = work.targets && cooling != 1;
   return c;
 }
@@ -127,24 +143,44 @@ __device__ Sum largest(const Pack<Sum, kWidth>& pack) {
   return top;
 }
 
-template <class Sum, int kWidth, bool kTeacher>
+template <class Sum, int kWidth, Teacher kTeacher>
 __device__ void add(Sums<Sum>& sums, const Pack<Sum, kWidth>& student, const Pack<Sum, kWidth>& teacher,
                     const Coefficients<Sum>& c) {
   const Sum top = largest(student), log2e = static_cast<Sum>(kLog2e);
   sums.student.raise(top * c.scale);
-  if constexpr (kTeacher) sums.teacher.raise(largest(teacher) * c.scale);
+  if constexpr (kTeacher != Teacher::none) sums.teacher.raise(largest(teacher) * c.scale);
   if (c.separate) sums.plain.raise(top * log2e);
 #pragma unroll
   for (int k = 0; k < kWidth; ++k) {
     const Sum x = student.values[k], p = power_of_two(x * c.scale - sums.student.top);
     sums.student.total += p;
     if (c.separate) sums.plain.total += power_of_two(x * log2e - sums.plain.top);
-    if constexpr (kTeacher) {
+    if constexpr (kTeacher != Teacher::none) {
       const Sum y = teacher.values[k], q = power_of_two(y * c.scale - sums.teacher.top);
       sums.student.difference += p * (x - y);
       sums.teacher.total += q;
       sums.teacher.difference += q * (x - y);
     }
+  }
+}
+
+// log2 of the mixture's probability from those of student and teacher.
+template <class Sum>
+__device__ Sum log_mixed(Sum log_p, Sum log_q, const Coefficients<Sum>& c) {
+  const Sum a = log_p + c.log_rest, b = log_q + c.log_beta;
+  return max(a, b) + log_of_two(1 + power_of_two(-abs(a - b)));
+}
+
+// A thread's part of KL(student || mixture) and KL(teacher || mixture), in units of log2.
+template <class Sum, int kWidth>
+__device__ void add_from_mixture(Sum& student, Sum& teacher, const Pack<Sum, kWidth>& x, const Pack<Sum, kWidth>& y,
+                                 const Sum (&log_totals)[3], const Coefficients<Sum>& c) {
+#pragma unroll
+  for (int k = 0; k < kWidth; ++k) {
+    const Sum log_p = x.values[k] * c.scale - log_totals[0], log_q = y.values[k] * c.scale - log_totals[1],
+              log_m = log_mixed(log_p, log_q, c);
+    student += power_of_two(log_p) * (log_p - log_m);
+    teacher += power_of_two(log_q) * (log_q - log_m);
   }
 }
 
@@ -165,7 +201,7 @@ __device__ void release_cluster() {
 }
 #endif
 
-// Every thread gets the sums over all of the row's threads.
+// Every thread gets the sums over all of the row's threads. Before another call on a cluster: release_cluster().
 template <class Sum>
 __device__ Sums<Sum> over_row(Sums<Sum> sums) {
   __shared__ Sums<Sum> warps[kWarps], block, row;
@@ -187,6 +223,7 @@ __device__ Sums<Sum> over_row(Sums<Sum> sums) {
 template <class Sum>
 struct Slopes {
   Sum constant, slope, forward, plain, chosen;
+  Sum mixed = 0, from_mixture = 0;  // of the mixture: slope in units of log2, KL(student || mixture) in them
 
   __device__ Slopes(const Coefficients<Sum>& c, Sum weight, Sum reverse_kl, Sum log_sum)
       : constant(weight * (c.forward - c.reverse * reverse_kl + (c.separate ? Sum(0) : c.cross_entropy + 2 * c.z * log_sum))),
@@ -197,21 +234,23 @@ struct Slopes {
 };
 
 // `chosen`: the target's place in the pack, or another number.
-template <class Slope, class Sum, int kWidth, bool kTeacher>
+template <class Slope, class Sum, int kWidth, Teacher kTeacher>
 __device__ Pack<Slope, kWidth> gradient_of(const Pack<Sum, kWidth>& student, const Pack<Sum, kWidth>& teacher,
-                                           const Slopes<Sum>& s, const Sum (&log_totals)[3], Sum scale, int chosen) {
+                                           const Slopes<Sum>& s, const Sum (&log_totals)[3], const Coefficients<Sum>& c,
+                                           int chosen) {
   Pack<Slope, kWidth> gradient;
 #pragma unroll
   for (int k = 0; k < kWidth; ++k) {
-    const Sum x = student.values[k], log_p = x * scale - log_totals[0];
+    const Sum x = student.values[k], log_p = x * c.scale - log_totals[0];
     Sum factor = s.constant, g = 0;
-    if constexpr (kTeacher) {
-      const Sum log_q = teacher.values[k] * scale - log_totals[1];
+    if constexpr (kTeacher != Teacher::none) {
+      const Sum log_q = teacher.values[k] * c.scale - log_totals[1];
       factor += s.slope * (log_p - log_q);
+      if constexpr (kTeacher == Teacher::mixed) factor += s.mixed * (log_p - log_mixed(log_p, log_q, c) - s.from_mixture);
       if (s.forward != 0) g = -s.forward * power_of_two(log_q);
     }
     g += power_of_two(log_p) * factor;
-    if (kTeacher && s.plain != 0) g += s.plain * power_of_two(x * static_cast<Sum>(kLog2e) - log_totals[2]);
+    if (kTeacher != Teacher::none && s.plain != 0) g += s.plain * power_of_two(x * static_cast<Sum>(kLog2e) - log_totals[2]);
     if (k == chosen) g -= s.chosen;
     gradient.values[k] = static_cast<Slope>(g);
   }
@@ -223,13 +262,14 @@ __device__ void store(void* to, std::int64_t row, Sum value) {
   if (to) static_cast<Sum*>(to)[row] = value;
 }
 
-template <class Slope, class Sum, int kWidth, bool kTeacher>
+template <class Slope, class Sum, int kWidth, Teacher kTeacher>
 __global__ void __launch_bounds__(kThreads, sizeof(Sum) == 8 ? 1 : kBlocks)
     loss_kernel(const CudaLossRows work, const Coefficients<Sum> c, int sharers) {
   using Row = Pack<Sum, kWidth>;
   const std::int64_t row = blockIdx.x / sharers, part = blockIdx.x % sharers, packs = work.vocabulary / kWidth;
   const Row* const logits = static_cast<const Row*>(work.logits) + row * packs;
-  const Row* const teacher = kTeacher ? static_cast<const Row*>(work.teacher) + row * packs : nullptr;
+  constexpr bool compared = kTeacher != Teacher::none;
+  const Row* const teacher = compared ? static_cast<const Row*>(work.teacher) + row * packs : nullptr;
   const std::int64_t first = packs * part / sharers + threadIdx.x, end = packs * (part + 1) / sharers;
   const std::int64_t target = work.targets ? work.targets[row] : -1;
   const bool known = target >= 0 && target < work.vocabulary;
@@ -239,7 +279,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(Sum) == 8 ? 1 : kBlocks)
   Sums<Sum> sums;
   for (std::int64_t i = first; i < end; i += kThreads * kBatch) {
     students.load(logits, i, end);
-    if constexpr (kTeacher) teachers.load(teacher, i, end);
+    if constexpr (compared) teachers.load(teacher, i, end);
 #pragma unroll
     for (int b = 0; b < kBatch; ++b) add<Sum, kWidth, kTeacher>(sums, students.packs[b], teachers.packs[b], c);
   }
@@ -252,22 +292,40 @@ __global__ void __launch_bounds__(kThreads, sizeof(Sum) == 8 ? 1 : kBlocks)
   if (part == 0 && threadIdx.x == 0) {
     if (work.targets) store<Sum>(work.cross_entropy, row, log_sum - chosen_logit);
     if (work.targets) store<Sum>(work.log_sums, row, log_sum);
-    if (kTeacher) store<Sum>(work.forward_kl, row, apart - c.cooling * sums.teacher.mean());
-    if (kTeacher) store<Sum>(work.reverse_kl, row, reverse_kl);
+    if (compared) store<Sum>(work.forward_kl, row, apart - c.cooling * sums.teacher.mean());
+    if (compared) store<Sum>(work.reverse_kl, row, reverse_kl);
+  }
+  Sum from_mixture = 0;
+  if constexpr (kTeacher == Teacher::mixed) {
+    Sums<Sum> each;
+    each.student.top = each.teacher.top = 0;
+    for (std::int64_t i = first; i < end; i += kThreads) {
+      add_from_mixture(each.student.total, each.teacher.total, logits[i], teacher[i], log_totals, c);
+    }
+#if __CUDA_ARCH__ >= 900
+    release_cluster();
+#endif
+    each = over_row(each);
+    from_mixture = each.student.total;
+    if (part == 0 && threadIdx.x == 0)
+      store<Sum>(work.jsd, row, static_cast<Sum>(kLn2) * (c.beta * each.teacher.total + (1 - c.beta) * from_mixture));
   }
   if (work.gradient) {
     auto* const gradients = static_cast<Pack<Slope, kWidth>*>(work.gradient) + row * packs;
-    const Slopes<Sum> s(c, static_cast<const Sum*>(work.weights)[row], kTeacher ? reverse_kl : Sum(0), log_sum);
+    const Sum weight = static_cast<const Sum*>(work.weights)[row];
+    Slopes<Sum> s(c, weight, compared ? reverse_kl : Sum(0), log_sum);
+    s.mixed = weight * c.mixed * static_cast<Sum>(kLn2);
+    s.from_mixture = from_mixture;
     for (std::int64_t i = first; i < end; i += kThreads * kBatch) {
       students.load(logits, i, end);
-      if constexpr (kTeacher) teachers.load(teacher, i, end);
+      if constexpr (compared) teachers.load(teacher, i, end);
 #pragma unroll
       for (int b = 0; b < kBatch; ++b) {
         const std::int64_t place = i + b * kThreads;
         if (place >= end) break;
         const int chosen = known && place == target / kWidth ? static_cast<int>(target % kWidth) : kWidth;
         gradients[place] =
-            gradient_of<Slope, Sum, kWidth, kTeacher>(students.packs[b], teachers.packs[b], s, log_totals, c.scale, chosen);
+            gradient_of<Slope, Sum, kWidth, kTeacher>(students.packs[b], teachers.packs[b], s, log_totals, c, chosen);
       }
     }
   }
@@ -285,7 +343,7 @@ int sharers_of(std::int64_t vocabulary) {
   return sharers;
 }
 
-template <class Slope, class Sum, int kWidth, bool kTeacher>
+template <class Slope, class Sum, int kWidth, Teacher kTeacher>
 void launch(const CudaLossRows& work, cudaStream_t stream) {
   const int sharers = sharers_of(work.vocabulary);
   cudaLaunchAttribute cluster;
@@ -302,14 +360,17 @@ void launch(const CudaLossRows& work, cudaStream_t stream) {
   if (error != cudaSuccess) throw std::runtime_error(std::string("linear_loss: ") + cudaGetErrorString(error));
 }
 
-template <class Slope, class Sum>
-void dispatch(const CudaLossRows& work, cudaStream_t stream) {
+template <class Slope, class Sum, Teacher kTeacher>
+void launch(const CudaLossRows& work, cudaStream_t stream) {
   constexpr int width = 16 / sizeof(Sum);
   const bool packed = work.vocabulary % width == 0;
-  if (work.teacher)
-    packed ? launch<Slope, Sum, width, true>(work, stream) : launch<Slope, Sum, 1, true>(work, stream);
-  else
-    packed ? launch<Slope, Sum, width, false>(work, stream) : launch<Slope, Sum, 1, false>(work, stream);
+  packed ? launch<Slope, Sum, width, kTeacher>(work, stream) : launch<Slope, Sum, 1, kTeacher>(work, stream);
+}
+
+template <class Slope, class Sum>
+void dispatch(const CudaLossRows& work, cudaStream_t stream) {
+  if (!work.teacher) return launch<Slope, Sum, Teacher::none>(work, stream);
+  work.mix.jsd == 0 ? launch<Slope, Sum, Teacher::compared>(work, stream) : launch<Slope, Sum, Teacher::mixed>(work, stream);
 }
 
 }  // namespace loss_cuda

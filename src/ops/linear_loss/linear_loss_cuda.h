@@ -15,7 +15,7 @@ struct CudaLossRows {
   const std::int64_t* targets;  // null without cross-entropy; a target outside the vocabulary makes its row's loss NaN
   const void* weights;          // (rows)
   LossMix mix;
-  void *cross_entropy, *forward_kl, *reverse_kl, *log_sums;  // (rows) results, null where not wanted
+  void *cross_entropy, *forward_kl, *reverse_kl, *jsd, *log_sums;  // (rows) results, null where not wanted
 };
 
 // On the current GPU, in order on `stream` (a cudaStream_t).

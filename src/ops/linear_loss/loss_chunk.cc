@@ -40,6 +40,7 @@ void on_cpu(const Chunk& chunk, const LossMix& mix, const TokenLosses& losses) {
                             .cross_entropy = data<T>(losses.cross_entropy),
                             .forward_kl = data<T>(losses.forward_kl),
                             .reverse_kl = data<T>(losses.reverse_kl),
+                            .jsd = data<T>(losses.jsd),
                             .log_sums = data<T>(losses.log_sums)});
 }
 
@@ -60,6 +61,7 @@ void on_cuda(const Chunk& chunk, const LossMix& mix, const TokenLosses& losses) 
                   .cross_entropy = any(losses.cross_entropy),
                   .forward_kl = any(losses.forward_kl),
                   .reverse_kl = any(losses.reverse_kl),
+                  .jsd = any(losses.jsd),
                   .log_sums = any(losses.log_sums)},
                  c10::cuda::getCurrentCUDAStream().stream());
 }
@@ -73,7 +75,8 @@ at::ScalarType sum_dtype(const at::Tensor& tensor) {
 
 TokenLosses empty_losses(std::int64_t tokens, const LossMix& mix, bool with_targets, const at::TensorOptions& like) {
   const auto wanted = [&](bool is) { return is ? at::zeros({tokens}, like) : at::Tensor(); };
-  return {wanted(with_targets), wanted(mix.forward_kl != 0), wanted(mix.reverse_kl != 0), wanted(mix.z != 0)};
+  return {wanted(with_targets), wanted(mix.forward_kl != 0), wanted(mix.reverse_kl != 0), wanted(mix.jsd != 0),
+          wanted(mix.z != 0)};
 }
 
 void chunk_losses(const Chunk& chunk, const LossMix& mix, const TokenLosses& losses) {

@@ -15,7 +15,7 @@ void check_linear_loss(const at::Tensor& hidden, const at::Tensor& weight, const
 
 // Losses of some tokens, fp32 or fp64 (tokens); undefined where not wanted.
 struct TokenLosses {
-  at::Tensor cross_entropy, forward_kl, reverse_kl, log_sums;  // the last: log(sum of exp(logits)), for the z-loss
+  at::Tensor cross_entropy, forward_kl, reverse_kl, jsd, log_sums;  // the last: log(sum of exp(logits)), for the z-loss
 };
 
 // Undefined tensors: what is not needed for the mix. `like` tells dtype and device.
