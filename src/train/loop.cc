@@ -48,7 +48,7 @@ LoopResult Trainer::run() {
     const bool save_now = last() || interrupted || due(config_.checkpoint_every);
     if (on_cpu || save_now || due(config_.log_every)) collect();
     if (last() || due(config_.log_every)) write_interval();
-    progress.update(step_, concat("loss ", last_loss_, ", ", human_count(static_cast<double>(tokens_) / seconds_), " tokens/s"));
+    progress.update(step_, note());
     note_checkpoint(/*wait=*/false);
     if (save_now) save();
     if (last() || interrupted) note_checkpoint(true);
@@ -142,16 +142,23 @@ void Trainer::collect() {
   seconds_ += seconds;
 }
 
+std::string Trainer::note() const {
+  const std::string rate = concat(human_count(static_cast<double>(tokens_) / seconds_), " tokens/s");
+  const std::string share = mfu_ > 0 ? concat(", ", std::llround(100 * mfu_), "% of peak FLOP/s") : "";
+  return concat("loss ", last_loss_, ", ", rate, share);
+}
+
 void Trainer::write_interval() {
   interval_loss_ = interval_.mean_loss();
-  log_->interval(interval_,
-                 {.step = step_,
-                  .tokens = tokens_,
-                  .seconds = seconds_,
-                  .learning_rate = learning_rate(step_ - 1),
-                  .memory = memory_in_use(parts_.model.device()),
-                  .step_tokens = config_.micro_batches * config_.micro_batch_tokens},
-                 layer_norms_);
+  mfu_ = log_->interval(interval_,
+                        {.step = step_,
+                         .tokens = tokens_,
+                         .seconds = seconds_,
+                         .learning_rate = learning_rate(step_ - 1),
+                         .memory = memory_in_use(parts_.model.device()),
+                         .step_tokens = config_.micro_batches * config_.micro_batch_tokens,
+                         .peak_flops = peak_flops_},
+                        layer_norms_);
   interval_ = {};
 }
 

@@ -8,6 +8,7 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -40,6 +41,7 @@ struct LoopConfig {
   bool save_in_background = true;              // costs host memory for a copy of weights and optimizer state
   std::int64_t log_every = 10;                 // steps
   bool log_layer_norms = false;
+  std::optional<double> peak_tflops;  // of the device, for mfu in the metrics; 0: none; absent: peak_flops.h
   bool tensorboard = false;
   void visit(ConfigVisitor& visitor);
 };

@@ -87,7 +87,7 @@ void RunLog::cut(const fs::path& path, std::int64_t step) {
   require(!error, path.string(), ": cannot cut the lines after step ", step, ": ", error.message());
 }
 
-void RunLog::interval(const IntervalSums& sums, const Totals& totals, const Figures& layer_norms) {
+double RunLog::interval(const IntervalSums& sums, const Totals& totals, const Figures& layer_norms) {
   const double steps = static_cast<double>(std::max<std::int64_t>(sums.steps - sums.skipped, 1));
   const auto room = static_cast<double>(sums.steps * totals.step_tokens);
   OrderedJson line = {{"step", totals.step}, {"tokens", totals.tokens}};
@@ -97,12 +97,16 @@ void RunLog::interval(const IntervalSums& sums, const Totals& totals, const Figu
   line["gradient_norm"] = sums.gradient_norm / steps;
   line["learning_rate"] = totals.learning_rate;
   line["tokens_per_second"] = run_log::per_second(static_cast<double>(sums.tokens), sums.seconds);
-  line["flops_per_second"] = run_log::per_second(sums.flops, sums.seconds);
+  const double flops_per_second = run_log::per_second(sums.flops, sums.seconds);
+  const double mfu = totals.peak_flops > 0 ? flops_per_second / totals.peak_flops : 0;
+  line["flops_per_second"] = flops_per_second;
+  if (mfu > 0) line["mfu"] = mfu;
   line["memory"] = totals.memory;
   line["seconds"] = totals.seconds;
   if (sums.skipped > 0) line["skipped"] = sums.skipped;
   if (!layer_norms.empty()) line["gradient_norms"] = layer_norms;
   write(line, totals.step, "train/");
+  return mfu;
 }
 
 void RunLog::evaluation(std::int64_t step, const Figures& figures) {

@@ -2,8 +2,9 @@
 //
 // metrics.jsonl, one object a line, in the order of "step":
 //   {"step", "tokens", "fill", "loss", <the objective's sums>…, "gradient_norm", "learning_rate", "tokens_per_second",
-//    "flops_per_second", "memory", "seconds",      means over the steps since the line before; tokens and seconds since the start
-//    "skipped", "gradient_norms"}                  steps left out, where there were any; of each layer at this step, by choice
+//    "flops_per_second", "mfu", "memory", "seconds",  means over the steps since the line before; tokens and seconds since the
+//                                                     start; mfu: flops_per_second over the device's peak, where that is known
+//    "skipped", "gradient_norms"}                     steps left out, where there were any; of each layer at this step, by choice
 //   {"step", "evaluation": {"<evaluator>.<figure>": …}}
 // A run that is continued cuts what lies beyond its checkpoint, so the file reads as one uninterrupted run.
 //
@@ -50,8 +51,10 @@ class RunLog {
     double seconds, learning_rate;
     std::int64_t memory;       // bytes
     std::int64_t step_tokens;  // that fit into a step
+    double peak_flops;         // a second; 0: not known
   };
-  void interval(const IntervalSums& sums, const Totals& totals, const Figures& layer_norms);
+  // Returns mfu, 0 where it is not known.
+  double interval(const IntervalSums& sums, const Totals& totals, const Figures& layer_norms);
   void evaluation(std::int64_t step, const Figures& figures);
   void event(const std::string& name, const OrderedJson& details);
 

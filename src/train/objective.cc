@@ -10,7 +10,17 @@
 namespace molt {
 
 double Objective::flops(const Model& model, std::int64_t context) const {
-  return 3.0 * model.flops(context);  // backward: two products for each of forward's
+  // Backward has two products for each of forward's, but that by a frozen weight is not computed; adapters have all three.
+  double products = 0;
+  auto& self = const_cast<Model&>(model);  // visit() hands modules out to be changed; here they are only read
+  self.visit(ParameterVisitor::of_linears([&](const std::string&, Linear& linear) {
+    if (!linear.weight.requires_grad()) products -= static_cast<double>(linear.weight.numel());
+    for (const Linear::Adapter& adapter : linear.adapters)
+      products += 3.0 * static_cast<double>(adapter.A.numel() + adapter.B.numel());
+  }));
+  if (model.config().tied_embeddings && !model.embedding.requires_grad())
+    products -= static_cast<double>(model.embedding.numel());
+  return 3.0 * model.flops(context) + 2.0 * products;
 }
 
 ops::LossOptions loss_options(const Model& model, const PackedBatch& batch) {

@@ -33,7 +33,8 @@ class Objective {
   virtual ~Objective() = default;
   virtual std::string name() const = 0;  // of the loss in metrics: "cross_entropy", "reverse_kl"
   virtual Loss loss(const Model& model, const PackedBatch& batch, Recompute recompute) = 0;
-  // Useful FLOPs of forward and backward for one token at a context, for FLOP/s figures (a teacher's forward included).
+  // Useful FLOPs of forward and backward for one token at a context, for FLOP/s figures (a teacher's forward included,
+  // recomputing not). Products for gradients of frozen weights are none.
   virtual double flops(const Model& model, std::int64_t context) const;
 };
 

@@ -14,7 +14,8 @@ namespace resolved {
 const std::set<std::string>& harmless() {
   static const std::set<std::string> keys = {"output",           "log_every",  "log_layer_norms",    "evaluate_every",
                                              "checkpoint_every", "keep_every", "save_in_background", "keep_checkpoints",
-                                             "nonfinite",        "spikes",     "most_skipped",       "tensorboard"};
+                                             "nonfinite",        "spikes",     "most_skipped",       "tensorboard",
+                                             "peak_tflops"};
   return keys;
 }
 

@@ -47,6 +47,8 @@ class Trainer {
   void collect();
   void refuse(const PendingStep& step, const Refusal& refusal);
   void write_interval();
+  // What the progress line says beside the steps.
+  std::string note() const;
   void save();
   Checkpoint checkpoint_now() const;
   // Takes note of a checkpoint that has been written; waits for the one under way when `wait`.
@@ -78,6 +80,8 @@ class Trainer {
   double seconds_ = 0;
   double last_loss_ = 0;      // of the last good step that was collected
   double interval_loss_ = 0;  // of the last line of metrics
+  double mfu_ = 0;            // of the same line; 0: not known
+  double peak_flops_ = 0;     // of the device; 0: not known
   fs::path checkpoint_;
   std::int64_t saved_step_ = 0;  // of checkpoint_
 };

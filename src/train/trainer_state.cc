@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "train/patterns.h"
+#include "train/peak_flops.h"
 #include "train/random_state.h"
 #include "train/resolved_config.h"
 #include "train/trainer.h"
@@ -39,6 +40,8 @@ Trainer::Trainer(const LoopConfig& config, const LoopParts& parts)
 void Trainer::start() {
   seed_generators(parts_.model.device(), parts_.seed);
   const bool resumed = resume();
+  peak_flops_ =
+      config_.peak_tflops ? *config_.peak_tflops * 1e12 : peak_flops(parts_.model.device(), parts_.model.dtype()).value_or(0);
   log_ = std::make_unique<RunLog>(parts_.run, step_, config_.tensorboard);
   OrderedJson details = {{"step", step_},
                          {"objective", parts_.objective.name()},

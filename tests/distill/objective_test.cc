@@ -63,6 +63,7 @@ TEST(Distillation, OnlyTheStudentGetsGradients) {
 
 TEST(Distillation, CostsTheTeachersForwardPassToo) {
   const Pair pair;
+  flatten_trainable([&](const ParameterVisitor& v) { pair.student->visit(v); }, [](const std::string&) { return true; });
   EXPECT_EQ(Distillation(pair.teacher, {.reverse_kl = 1}).flops(*pair.student, 100),
             3 * pair.student->flops(100) + pair.teacher->flops(100));
 }

@@ -62,7 +62,7 @@ TEST_F(Loop, LearnsAndLeavesWhatARunConsistsOf) {
   EXPECT_LT(result.loss, 0.5 * metrics[0]["loss"].get<double>());
   EXPECT_EQ(metrics.size(), 60u / 4 + 60u / 6);
   for (const char* key : {"step", "tokens", "loss", "cross_entropy", "gradient_norm", "learning_rate", "tokens_per_second",
-                          "flops_per_second", "memory", "seconds"}) {
+                          "flops_per_second", "mfu", "memory", "seconds"}) {
     ASSERT_TRUE(metrics[0].contains(key)) << key;
     EXPECT_GT(metrics[0][key].get<double>(), 0) << key;
   }

@@ -110,7 +110,7 @@ std::vector<Json> lines_of(const fs::path& path) {
 std::vector<std::string> timeless_metrics(const fs::path& run) {
   std::vector<std::string> result;
   for (Json line : lines_of(run / "metrics.jsonl")) {
-    for (const char* key : {"tokens_per_second", "flops_per_second", "memory", "seconds"}) line.erase(key);
+    for (const char* key : {"tokens_per_second", "flops_per_second", "mfu", "memory", "seconds"}) line.erase(key);
     result.push_back(to_line(line));
   }
   return result;
