@@ -9,6 +9,7 @@
 #include "base/text_table.h"
 #include "cli/commands.h"
 #include "cli/options.h"
+#include "cli/show_batch.h"
 #include "distill/costs.h"
 #include "distill/layout_strip.h"
 #include "formats/hugging_face.h"
@@ -19,7 +20,8 @@ namespace molt {
 namespace inspect_model {
 
 struct Options {
-  std::string model, dtype = "auto";
+  std::string model, dtype = "auto", batch;
+  std::int64_t step = 1;
   std::vector<std::int64_t> mamba;
   std::vector<std::string> set;
   std::int64_t context = 16384;
@@ -187,6 +189,10 @@ int run(const Options& options) {
     require(value > 0, name, ": found ", value, ", expected a positive number");
   }
   const fs::path folder = resolve_model_folder(options.model);
+  if (!options.batch.empty()) {
+    show_batch(folder, options.batch, options.step);
+    return 0;
+  }
   const ModelConfig config = read_model_config(folder);
   const std::string word = options.dtype == "auto" ? stored_word(folder) : options.dtype;
   const at::ScalarType dtype = dtype_of(word, (folder / "config.json").string());
@@ -198,7 +204,8 @@ int run(const Options& options) {
 }  // namespace inspect_model
 
 Command inspect_command() {
-  return {"inspect", "Show what a model is made of and what it costs", [](Arguments& arguments) -> std::function<int()> {
+  return {"inspect", "Show what a model is made of and costs, or a batch it learns from",
+          [](Arguments& arguments) -> std::function<int()> {
             auto options = std::make_shared<inspect_model::Options>();
             arguments.positional("MODEL", options->model, "Hugging Face folder, checkpoint or run; config.json will do");
             arguments.option("--mamba", options->mamba, "Also with so many Mamba layers: 25,30,40");
@@ -209,6 +216,10 @@ Command inspect_command() {
             arguments.option("--memory", options->memory, "Of the GPU, in GB; the defaults are an H100's");
             arguments.option("--bandwidth", options->bandwidth, "Of its memory, in GB/s");
             arguments.option("--tflops", options->tflops, "Of its matrix products, in TFLOP/s");
+            arguments.option("--batch", options->batch,
+                             "Instead, show the tokens of a batch with their loss weights: of a training's CONFIG, a folder of "
+                             "token shards, or a file that a run's guard saved");
+            arguments.option("--step", options->step, "The step whose batch that is, from 1");
             arguments.flag("--json", options->json, "Print JSON");
             return [options] { return inspect_model::run(*options); };
           }};

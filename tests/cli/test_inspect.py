@@ -79,6 +79,41 @@ def test_mistakes(tmp_path):
     assert "--memory: found -1" in molt("inspect", tmp_path, "--memory", "-1", code=2).stderr
 
 
+def rows(text):
+    """(position, id, weight, token) of each token that --batch shows."""
+    return [line.split(None, 3) for line in text.splitlines() if line[0] == " "]
+
+
+def test_a_batch_is_shown_with_its_loss_weights(tmp_path):
+    teacher = ROOT / "models" / "tiny-teacher"
+    (tmp_path / "in.jsonl").write_text(json.dumps({"prompt": "tom has 3 apples .", "completion": " answer : 3"}) + "\n")
+    molt("prepare", "--input", tmp_path / "in.jsonl", "--tokenizer", teacher, "--output", tmp_path / "shards")
+    shown = molt("inspect", teacher, "--batch", tmp_path / "shards").stdout  # the one sample, until the batch is full
+    first = shown[:shown.index("sequence 1:")]
+    assert first.startswith("sequence 0: 10 tokens, 4 learned\n"), first
+    words = {weight: [token.lstrip("▁") for _, _, own, token in rows(first) if own == weight] for weight in ("0", "1")}
+    assert words == {"0": ["<s>", "tom", "has", "3", "apples", "."], "1": ["answer", ":", "3", "</s>"]}
+
+
+def test_the_batch_of_a_step_is_the_one_that_is_trained_on(tmp_path):
+    """A run whose second step breaks saves that step's batches, which are those that the configuration shows."""
+    teacher = ROOT / "models" / "tiny-teacher"
+    config = tmp_path / "train.yaml"
+    config.write_text(f"""
+model: {{pretrained: {{path: {teacher}}}}}
+data: {{synthetic: {{seed: 5}}}}
+training: {{steps: 4, micro_batch_tokens: 150, micro_batches: 2, schedule: {{warmup: 0, type: constant}}, optimizer: {{learning_rate: 1e30}}}}
+device: cpu
+output: {tmp_path / "run"}
+""")
+    molt("train", config, code=2)
+    saved = molt("inspect", teacher, "--batch", tmp_path / "run" / "nonfinite_step_2.safetensors").stdout
+    assert saved.count("micro-batch") == 2 and len(rows(saved)) > 150
+    assert saved == molt("inspect", teacher, "--batch", config, "--step", "2").stdout
+    assert saved != molt("inspect", teacher, "--batch", config).stdout
+    assert "expected the batches of a step" in molt("inspect", teacher, "--batch", teacher / "model.safetensors", code=2).stderr
+
+
 def test_the_shipped_teacher():
     found = inspect(ROOT / "models" / "tiny-teacher")
     assert found["dtype"] == "bfloat16" or found["dtype"] == "float32"
