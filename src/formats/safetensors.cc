@@ -7,13 +7,11 @@
 #include <set>
 
 #include "base/error.h"
-#include "formats/safetensors_header.h"
 
 namespace molt {
 namespace safetensors_file {
 
 constexpr std::uint64_t alignment = 64;
-constexpr std::uint64_t longest_header = 100'000'000;  // the reference's limit
 
 // Fills begin and end in the order in which the tensors are to be written.
 std::vector<TensorInfo> plan(std::vector<TensorInfo> tensors) {
@@ -48,18 +46,8 @@ std::string shape_text(at::IntArrayRef shape) {
 SafetensorsFile SafetensorsFile::open(const fs::path& path) {
   SafetensorsFile result;
   result.file_ = MappedFile::open(path);
-  const std::string place = path.string();
-  const std::uint64_t size = result.file_->size();
-  std::uint64_t header_bytes = 0;
-  require(size >= sizeof header_bytes, place, ": found ", size, " bytes, expected a safetensors file of at least 8");
-  std::memcpy(&header_bytes, result.file_->data(), sizeof header_bytes);
-  require(header_bytes <= safetensors_file::longest_header, place, ": found a header of ", header_bytes,
-          " bytes, expected at most ", safetensors_file::longest_header, " (is this a safetensors file?)");
-  require(header_bytes <= size - sizeof header_bytes, place, ": found ", size, " bytes, expected a header of ", header_bytes,
-          " bytes (is the file truncated?)");
-  result.data_start_ = sizeof header_bytes + header_bytes;
-  SafetensorsHeader header =
-      parse_safetensors_header(result.file_->text().substr(sizeof header_bytes, header_bytes), size - result.data_start_, place);
+  SafetensorsHeader header = read_safetensors_header(result.file_->text(), path.string());
+  result.data_start_ = header.data_start;
   for (std::size_t i = 0; i < header.tensors.size(); ++i) result.index_[header.tensors[i].name] = i;
   result.tensors_ = std::make_shared<const std::vector<TensorInfo>>(std::move(header.tensors));
   result.metadata_ = std::move(header.metadata);

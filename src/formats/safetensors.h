@@ -15,21 +15,10 @@
 #include <vector>
 
 #include "base/files.h"
+#include "formats/safetensors_header.h"
 
 namespace molt {
 
-// One tensor of a file, as its header describes it.
-struct TensorInfo {
-  std::string name;
-  at::ScalarType dtype = at::kFloat;
-  std::vector<std::int64_t> shape = {};
-  std::uint64_t begin = 0, end = 0;  // bytes from the start of the data
-
-  std::uint64_t bytes() const { return end - begin; }
-};
-
-// "F32", "BF16": a dtype's name on disk. A dtype that the format does not have is a bug.
-std::string safetensors_dtype(at::ScalarType dtype);
 // "[48, 36]", for messages.
 std::string shape_text(at::IntArrayRef shape);
 

@@ -1,6 +1,7 @@
 #include "formats/safetensors_header.h"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -12,13 +13,15 @@
 namespace molt {
 namespace safetensors_header {
 
-constexpr std::pair<const char*, at::ScalarType> dtypes[] = {
-    {"F32", at::kFloat},           {"BF16", at::kBFloat16},    {"F16", at::kHalf},
-    {"F64", at::kDouble},          {"I64", at::kLong},         {"I32", at::kInt},
-    {"I16", at::kShort},           {"I8", at::kChar},          {"U64", at::kUInt64},
-    {"U32", at::kUInt32},          {"U16", at::kUInt16},       {"U8", at::kByte},
-    {"BOOL", at::kBool},           {"C64", at::kComplexFloat}, {"F8_E4M3", at::kFloat8_e4m3fn},
-    {"F8_E5M2", at::kFloat8_e5m2},
+constexpr std::uint64_t longest_header = 100'000'000;  // the reference's limit
+
+constexpr std::pair<const char*, c10::ScalarType> dtypes[] = {
+    {"F32", c10::kFloat},           {"BF16", c10::kBFloat16},    {"F16", c10::kHalf},
+    {"F64", c10::kDouble},          {"I64", c10::kLong},         {"I32", c10::kInt},
+    {"I16", c10::kShort},           {"I8", c10::kChar},          {"U64", c10::kUInt64},
+    {"U32", c10::kUInt32},          {"U16", c10::kUInt16},       {"U8", c10::kByte},
+    {"BOOL", c10::kBool},           {"C64", c10::kComplexFloat}, {"F8_E4M3", c10::kFloat8_e4m3fn},
+    {"F8_E5M2", c10::kFloat8_e5m2},
 };
 
 // Receives the header token by token. The format allows three levels and no other, so that anything else is an error at once.
@@ -224,21 +227,31 @@ void check_layout(const std::vector<TensorInfo>& tensors, std::uint64_t data_byt
 
 }  // namespace safetensors_header
 
-std::string safetensors_dtype(at::ScalarType dtype) {
+std::string safetensors_dtype(c10::ScalarType dtype) {
   for (const auto& [name, value] : safetensors_header::dtypes) {
     if (value == dtype) return name;
   }
   MOLT_CHECK(false, "no safetensors dtype for ", c10::toString(dtype));
 }
 
-SafetensorsHeader parse_safetensors_header(std::string_view json, std::uint64_t data_bytes, const std::string& place) {
+SafetensorsHeader read_safetensors_header(std::string_view file, const std::string& place) {
+  using safetensors_header::longest_header;
+  std::uint64_t bytes = 0;
+  require(file.size() >= sizeof bytes, place, ": found ", file.size(), " bytes, expected a safetensors file of at least 8");
+  std::memcpy(&bytes, file.data(), sizeof bytes);
+  require(bytes <= longest_header, place, ": found a header of ", bytes, " bytes, expected at most ", longest_header,
+          " (is this a safetensors file?)");
+  require(bytes <= file.size() - sizeof bytes, place, ": found ", file.size(), " bytes, expected a header of ", bytes,
+          " bytes (is the file truncated?)");
   SafetensorsHeader header;
+  header.data_start = sizeof bytes + bytes;
+  const std::string_view json = file.substr(sizeof bytes, bytes);
   safetensors_header::Reader reader(header, place);
   Json::sax_parse(json.begin(), json.end(), &reader);
   std::stable_sort(header.tensors.begin(), header.tensors.end(), [](const TensorInfo& a, const TensorInfo& b) {
     return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
   });
-  safetensors_header::check_layout(header.tensors, data_bytes, place);
+  safetensors_header::check_layout(header.tensors, file.size() - header.data_start, place);
   return header;
 }
 
