@@ -239,7 +239,7 @@ const Family& family_of(const Json& config, const std::string& place) {
     if (type != family.model_type) continue;
     const auto architectures = get_or<std::vector<std::string>>(config, "architectures", {family.architecture}, place);
     require(architectures == std::vector<std::string>{family.architecture}, place, ": architectures: found ",
-            to_line(config["architectures"]), ", expected [\"", family.architecture, "\"]");
+            to_line(Json(architectures)), ", expected [\"", family.architecture, "\"]");
     return family;
   }
   fail(place, ": model_type: found \"", type, "\", expected one of ", known);

@@ -82,6 +82,7 @@ TEST(ConfigJson, TakesWhatTransformersTakesForAbsentKeys) {
   EXPECT_EQ(attention(windowed, 0).window, 4096);
   EXPECT_EQ(attention(parse_model_config(without(mistral(), "head_dim"), "c"), 0).head_size, 16);
   EXPECT_EQ(attention(parse_model_config(with(mistral(), "/num_key_value_heads", nullptr), "c"), 0).head_groups, 4);
+  EXPECT_EQ(parse_model_config(without(mistral(), "architectures"), "c").num_layers(), 3);
   EXPECT_EQ(parse_model_config(without(mistral(), "rope_theta"), "c").rotary.base, 1e4);
   EXPECT_EQ(parse_model_config(without(mistral(), "rms_norm_eps"), "c").norm_epsilon, 1e-6);
 
