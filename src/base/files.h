@@ -100,6 +100,8 @@ class LineWriter {
 class LineReader {
  public:
   explicit LineReader(const fs::path& path);
+  // Of a text in memory, which must stay there, as if it stood in a file of that name.
+  LineReader(std::string_view text, fs::path path);
   bool next(std::string_view& line);
   std::int64_t number() const { return number_; }
   std::int64_t position() const { return static_cast<std::int64_t>(position_); }  // bytes read so far
@@ -107,7 +109,9 @@ class LineReader {
   std::string place() const;
 
  private:
-  std::shared_ptr<const MappedFile> file_;
+  std::shared_ptr<const MappedFile> file_;  // null where the text is the caller's
+  std::string_view text_;
+  fs::path path_;
   std::size_t position_ = 0;
   std::int64_t number_ = 0;
 };

@@ -70,13 +70,19 @@ void LineWriter::append(std::string_view line) {
   }
 }
 
-LineReader::LineReader(const fs::path& path) : file_(MappedFile::open(path, Access::sequential)) {
+LineReader::LineReader(std::string_view text, fs::path path) : text_(text), path_(std::move(path)) {
   constexpr std::string_view byte_order_mark = "\xef\xbb\xbf";
-  if (file_->text().starts_with(byte_order_mark)) position_ = byte_order_mark.size();
+  if (text_.starts_with(byte_order_mark)) position_ = byte_order_mark.size();
+}
+
+LineReader::LineReader(const fs::path& path) {
+  auto file = MappedFile::open(path, Access::sequential);
+  *this = LineReader(file->text(), path);
+  file_ = std::move(file);
 }
 
 bool LineReader::next(std::string_view& line) {
-  const std::string_view rest = file_->text().substr(position_);
+  const std::string_view rest = text_.substr(position_);
   if (rest.empty()) return false;
   const std::size_t newline = rest.find('\n');
   line = rest.substr(0, newline);
@@ -87,7 +93,7 @@ bool LineReader::next(std::string_view& line) {
 }
 
 std::string LineReader::place() const {
-  return concat(file_->path().string(), ":", number_);
+  return concat(path_.string(), ":", number_);
 }
 
 }  // namespace molt

@@ -262,6 +262,15 @@ TEST_F(Files, LineReaderReadsAnyEnds) {
   write_file(path, "");
   std::string_view line;
   EXPECT_FALSE(LineReader(path).next(line));
+
+  LineReader memory(
+      "\xef\xbb\xbf"
+      "one\ntwo",
+      "text");
+  EXPECT_TRUE(memory.next(line) && memory.next(line));
+  EXPECT_EQ(line, "two");
+  EXPECT_EQ(memory.place(), "text:2");
+  EXPECT_FALSE(memory.next(line));
 }
 
 }  // namespace molt::files_test

@@ -7,11 +7,9 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/json.h"
-#include "memory_file.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  const MemoryFile memory(data, size);
-  molt::LineReader lines(memory.path());
+  molt::LineReader lines({reinterpret_cast<const char*>(data), size}, "fuzz.jsonl");
   std::string_view line;
   while (lines.next(line)) {
     try {
