@@ -7,6 +7,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/joined_mapping.h"
 
 namespace molt {
 namespace safetensors_file {
@@ -78,21 +79,31 @@ at::Tensor SafetensorsFile::tensor(const std::string& name) const {
   return view(info->begin, info->dtype, info->shape);
 }
 
+std::string_view SafetensorsFile::bytes(const TensorInfo& tensor) const {
+  return file_->text().substr(data_start_ + tensor.begin, tensor.bytes());
+}
+
 at::Tensor SafetensorsFile::joined(const std::vector<std::string>& names) const {
   const TensorInfo* first = names.empty() ? nullptr : find(names[0]);
   if (!first || first->shape.empty() || first->bytes() == 0) return {};
   std::vector<std::int64_t> shape = first->shape;
-  std::uint64_t end = first->end;
+  std::vector<std::string_view> parts{bytes(*first)};
+  bool adjacent = true;
   for (std::size_t i = 1; i < names.size(); ++i) {
     const TensorInfo* next = find(names[i]);
-    if (!next || next->begin != end || next->dtype != first->dtype || next->shape.size() != shape.size() ||
+    if (!next || next->dtype != first->dtype || next->shape.size() != shape.size() ||
         !std::equal(shape.begin() + 1, shape.end(), next->shape.begin() + 1)) {
       return {};
     }
     shape[0] += next->shape[0];
-    end = next->end;
+    parts.push_back(bytes(*next));
+    adjacent = adjacent && parts[i].data() == parts[i - 1].data() + parts[i - 1].size();
   }
-  return view(first->begin, first->dtype, shape);
+  if (adjacent) return view(first->begin, first->dtype, shape);
+  const auto mapping = JoinedMapping::of(parts);
+  if (!mapping || reinterpret_cast<std::uintptr_t>(mapping->data()) % c10::elementSize(first->dtype) != 0) return {};
+  return at::from_blob(
+      const_cast<std::byte*>(mapping->data()), shape, [mapping](void*) {}, at::TensorOptions().dtype(first->dtype));
 }
 
 SafetensorsWriter::SafetensorsWriter(const fs::path& path, std::vector<TensorInfo> tensors,

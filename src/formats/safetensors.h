@@ -37,12 +37,14 @@ class SafetensorsFile {
   // A tensor on the CPU whose memory is the mapping, which lives as long as the tensor does. The pages are read-only: writing in
   // place faults. Where the file does not align the data to its elements, the tensor is a copy. UserError if there is none.
   at::Tensor tensor(const std::string& name) const;
-  // The tensors `names` joined along dimension 0 without a copy, which works when they lie one behind the other in the file, have
-  // one dtype and the same further dimensions; undefined otherwise.
+  // The tensors `names` joined along dimension 0, mapped without a copy: as they lie one behind the other in the file, or else by
+  // mapping their pages once more (base/joined_mapping.h). Undefined where neither can be done, or their dtypes or further
+  // dimensions differ.
   at::Tensor joined(const std::vector<std::string>& names) const;
 
  private:
   at::Tensor view(std::uint64_t begin, at::ScalarType dtype, const std::vector<std::int64_t>& shape) const;
+  std::string_view bytes(const TensorInfo& tensor) const;
 
   std::shared_ptr<const MappedFile> file_;
   std::shared_ptr<const std::vector<TensorInfo>> tensors_;

@@ -47,6 +47,7 @@ def write_sparse(folder, config):
         header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [position, position + size]}
         position += size
     text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
     with open(folder / "model.safetensors", "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         file.truncate(8 + len(text) + position)

@@ -3,11 +3,13 @@
 #include <ATen/Functions.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/json.h"
 #include "formats/config_json.h"
+#include "formats/model_tensors.h"
 #include "formats/safetensors.h"
 #include "support/temporary_folder.h"
 
@@ -49,6 +51,32 @@ class HuggingFace : public ::testing::Test {
     for (const TensorInfo& tensor : file.tensors()) tensors[tensor.name] = file.tensor(tensor.name).clone();
     change(tensors);
     write_safetensors(folder / "model.safetensors", NamedTensors(tensors.begin(), tensors.end()));
+  }
+
+  // A folder as transformers writes it, the tensors in the order of their names, so that q, k and v of a layer lie apart. Its
+  // weights are zeros that take no disk.
+  fs::path sparse_folder(const char* config) {
+    const fs::path folder = path("sparse");
+    fs::create_directories(folder);
+    write_file(folder / "config.json", config);
+    Model model(parse_model_config(Json::parse(config), "config.json"));
+    std::map<std::string, TensorInfo> by_name;
+    for (const StoredParameter& parameter : stored_parameters(model)) {
+      for (const StoredTensor& stored : parameter.on_disk) by_name[stored.name] = {stored.name, at::kBFloat16, stored.shape};
+    }
+    std::vector<TensorInfo> tensors;
+    std::uint64_t position = 0;
+    for (auto& [name, tensor] : by_name) {
+      tensor.begin = position;
+      position += 2 * static_cast<std::uint64_t>(c10::multiply_integers(tensor.shape));
+      tensor.end = position;
+      tensors.push_back(tensor);
+    }
+    const std::string header = format_safetensors_header(tensors, {});
+    const std::uint64_t length = header.size();
+    write_file(folder / "model.safetensors", std::string(reinterpret_cast<const char*>(&length), sizeof length) + header);
+    fs::resize_file(folder / "model.safetensors", sizeof length + length + position);
+    return folder;
   }
 
   std::string load_error(const fs::path& folder) {
@@ -137,6 +165,32 @@ TEST_F(HuggingFace, WeightsStayInTheMappedFile) {
   for (const Parameter& parameter : load_model(source, {.dtype = at::kBFloat16})->parameters()) {
     EXPECT_NE(parameter.value.storage().allocator(), nullptr) << parameter.name;
   }
+}
+
+// Bytes of this process that no file stands behind.
+std::int64_t anonymous_bytes() {
+  const std::string status = read_file("/proc/self/status"), key = "RssAnon:";
+  return 1024 * std::stoll(status.substr(status.find(key) + key.size()));
+}
+
+TEST_F(HuggingFace, AFolderOf30GBIsLoadedWithinASecondAndNotCopied) {
+  const fs::path source = sparse_folder(
+      R"({"architectures": ["MistralForCausalLM"], "model_type": "mistral", "hidden_size": 5120, "intermediate_size": 14336,
+          "num_hidden_layers": 50, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 131072,
+          "sliding_window": null})");
+  ASSERT_GT(fs::file_size(source / "model.safetensors"), 29'900'000'000u);
+  double seconds = 1e9;
+  for (int i = 0; i < 3; ++i) {
+    const std::int64_t before = anonymous_bytes();
+    const auto start = std::chrono::steady_clock::now();
+    const auto model = load_model(source, {.dtype = at::kBFloat16});
+    seconds = std::min(seconds, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    EXPECT_LT(anonymous_bytes() - before, 16 << 20);
+    for (const Parameter& parameter : model->parameters()) {
+      EXPECT_EQ(parameter.value.storage().allocator(), nullptr) << parameter.name << " was copied";
+    }
+  }
+  EXPECT_LT(seconds, 1);
 }
 
 TEST_F(HuggingFace, ShardsKeepTheSectionsOfAParameterTogether) {

@@ -75,7 +75,7 @@ TEST_F(Safetensors, TensorsShareTheMappingAndOutliveTheFile) {
     const SafetensorsFile file = SafetensorsFile::open(path);
     joined = file.joined({"q", "k"});
     q = file.tensor("q");
-    EXPECT_FALSE(file.joined({"k", "q"}).defined());      // not one behind the other
+    EXPECT_FALSE(file.joined({"k", "q"}).defined());      // elsewhere in a page than where k ends
     EXPECT_FALSE(file.joined({"k", "other"}).defined());  // rows of another length
     EXPECT_FALSE(file.joined({"q", "absent"}).defined());
   }
@@ -83,6 +83,23 @@ TEST_F(Safetensors, TensorsShareTheMappingAndOutliveTheFile) {
   ASSERT_TRUE(joined.defined());
   EXPECT_EQ(joined.data_ptr(), q.data_ptr());
   EXPECT_TRUE(at::equal(joined, at::cat({at::ones({4, 16}), at::full({2, 16}, 2.0)})));
+}
+
+TEST_F(Safetensors, JoinsTensorsThatLieApart) {
+  const fs::path path = folder_.path() / "model.safetensors";
+  const at::Tensor values = at::arange(24 * 1024, at::kFloat).view({24, 1024});  // rows of 4096 bytes
+  const at::Tensor k = values.slice(0, 0, 3), o = values.slice(0, 3, 12), q = values.slice(0, 12, 20),
+                   v = values.slice(0, 20, 24);
+  write_safetensors(path, {{"shift", at::ones({48})}, {"k", k}, {"o", o}, {"q", q}, {"v", v}});
+  at::Tensor joined;
+  {
+    const SafetensorsFile file = SafetensorsFile::open(path);
+    joined = file.joined({"q", "k", "v"});
+    EXPECT_NE(reinterpret_cast<std::uintptr_t>(file.tensor("q").data_ptr()) % 4096, 0u);  // pages hold parts of two tensors
+  }
+  fs::remove(path);
+  ASSERT_TRUE(joined.defined());
+  EXPECT_TRUE(at::equal(joined, at::cat({q, k, v})));
 }
 
 TEST_F(Safetensors, CopiesWhatIsNotAlignedToItsElements) {
