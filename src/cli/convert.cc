@@ -30,7 +30,6 @@ Command convert_command() {
               // The whole folder appears by rename, so whatever lay there would be gone.
               require(!fs::exists(options->output) || fs::is_empty(options->output), "--output: ", options->output,
                       " exists already, expected a new or an empty folder");
-              require(options->shard_size > 0, "--shard-size: found ", options->shard_size, ", expected a positive number");
               FolderConversion conversion;
               conversion.model = resolve_model_folder(options->model);
               const bool merges = is_adapter_folder(conversion.model);
@@ -42,7 +41,7 @@ Command convert_command() {
               conversion.seed = static_cast<std::uint64_t>(options->seed);
               conversion.place = "--layers";
               conversion.output = options->output;
-              conversion.options.max_shard_bytes = static_cast<std::int64_t>(options->shard_size * 1e9);
+              conversion.options.max_shard_bytes = shard_bytes(options->shard_size, "--shard-size");
               convert_folder(conversion);
               if (merges) log_info(concat(options->output, ": the adapters are merged into whole weights"));
               if (!options->layers.empty()) {

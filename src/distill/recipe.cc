@@ -161,7 +161,8 @@ class RecipeRun {
     index_.write();
     const LoopResult result = run_training(train_config(stage, stage.training, "run"), models, run_options(stage, position));
     account(result);
-    export_model(*models.student, folder(stage.name) / "export", {.like = teacher_folder_});
+    export_model(*models.student, folder(stage.name) / "export",
+                 {.max_shard_bytes = shard_bytes(config_.shard_size, "shard_size"), .like = teacher_folder_});
 
     const std::int64_t earlier = stage.from == "teacher" ? 0 : index_.stage(stage.from).value("total_tokens", std::int64_t{0});
     entry["export"] = stage.name + "/export";
@@ -193,6 +194,7 @@ class RecipeRun {
     // One order of the data for all stages that read it, in which each goes on.
     config.seed = config_.seed;
     config.output = (folder(stage.name) / part).string();
+    config.shard_size = config_.shard_size;
     return config;
   }
 

@@ -66,6 +66,7 @@ struct RecipeConfig {
   std::int64_t seed = 0;
   std::string device = "auto", dtype = "auto";
   std::string output;
+  double shard_size = 5;  // GB
   void visit(ConfigVisitor& visitor);
 
   const DataConfig& data_of(const StageConfig& stage) const { return stage.data ? *stage.data : data; }

@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "distill/recipe.h"
+#include "formats/hugging_face.h"
 #include "model/config.h"
 
 namespace molt {
@@ -105,7 +106,10 @@ void RecipeConfig::visit(ConfigVisitor& v) {
   v.choice("dtype", dtype, {"auto", "float32", "bfloat16"},
            "Of weights and activations; auto: float32 on the CPU, bfloat16 on a GPU");
   v.field("output", output, "Folder of the recipe's results: created, or continued where it was stopped");
-  if (v.reading()) recipe_config::check_stages(*this, v.place());
+  v.field("shard_size", shard_size, "Largest file of an export's weights, in GB");
+  if (!v.reading()) return;
+  shard_bytes(shard_size, v.place() + ": shard_size");
+  recipe_config::check_stages(*this, v.place());
 }
 
 std::map<std::string, ModelConfig> stage_configs(const RecipeConfig& recipe, const ModelConfig& teacher,

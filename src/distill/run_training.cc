@@ -152,7 +152,7 @@ LoopResult run_training(const TrainConfig& config, RunModels& models, const RunO
     evaluators.push_back(held_out.back().get());
   }
 
-  const fs::path like = models.like;
+  const ExportOptions exported{.max_shard_bytes = shard_bytes(config.shard_size, options.place), .like = models.like};
   const LoopParts parts{
       .model = *models.student,
       .objective = objective,
@@ -160,8 +160,8 @@ LoopResult run_training(const TrainConfig& config, RunModels& models, const RunO
       .evaluators = evaluators,
       .run = config.output,
       .export_model =
-          [like, lora = config.model.lora.has_value()](Model& model, const fs::path& folder) {
-            lora ? export_adapters(model, folder, like) : export_model(model, folder, {.like = like});
+          [exported, lora = config.model.lora.has_value()](Model& model, const fs::path& folder) {
+            lora ? export_adapters(model, folder, exported.like) : export_model(model, folder, exported);
           },
       .resolved_config = options.resolved.empty() ? to_yaml(config) : options.resolved,
       .seed = derive_seed(seed, "loop"),

@@ -206,6 +206,12 @@ std::string dtype_word(at::ScalarType dtype) {
   }
 }
 
+std::int64_t shard_bytes(double gigabytes, const std::string& place) {
+  constexpr double largest = 1e9;
+  require(gigabytes > 0 && gigabytes <= largest, place, ": found ", gigabytes, ", expected a positive number of GB");
+  return std::max<std::int64_t>(1, static_cast<std::int64_t>(gigabytes * 1e9));
+}
+
 void export_model(Model& model, const fs::path& folder, const ExportOptions& options) {
   export_model_detail::Exporter exporter(model, options);
   AtomicFolder target(folder);

@@ -55,6 +55,9 @@ struct ExportOptions {
   std::string model_card = {};                       // README.md; none when empty
 };
 
+// ExportOptions::max_shard_bytes from a setting in GB, which `place` names ("--shard-size") where it is no positive number.
+std::int64_t shard_bytes(double gigabytes, const std::string& place);
+
 // Writes a whole folder or none (AtomicFolder); an existing folder of that name is replaced. Without `like`, or where its family
 // cannot express the model: the first family that can, Mistral for attention without biases and norms, apriel_hybrid_ssm for any
 // layout. Only the active mixer of each block is written. Hybrids come with the Python files that transformers loads them with

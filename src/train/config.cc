@@ -108,7 +108,9 @@ void TrainConfig::visit(ConfigVisitor& v) {
   v.choice("dtype", dtype, {"auto", "float32", "bfloat16"},
            "Of weights and activations; auto: float32 on the CPU, bfloat16 on a GPU");
   v.field("output", output, "Run folder: created, or continued where it was stopped");
+  v.field("shard_size", shard_size, "Largest file of an export's weights, in GB");
   if (!v.reading()) return;
+  shard_bytes(shard_size, v.place() + ": shard_size");
   const std::string& teacher = model.base_model.head.distillation_model;
   if (teacher.empty() || reference_models.contains(teacher)) return;
   std::vector<std::string> names;

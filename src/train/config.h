@@ -93,6 +93,7 @@ struct TrainConfig {
   std::int64_t seed = 0;
   std::string device = "auto", dtype = "auto";
   std::string output;
+  double shard_size = 5;  // GB
   void visit(ConfigVisitor& visitor);
 };
 

@@ -65,7 +65,7 @@ class Recipe : public Folder {
 };
 
 TEST_F(Recipe, RunsItsStagesAndBranchesAndLeavesAnIndex) {
-  run(config("a"));
+  run(config("a", {"shard_size=1e-5"}));
   const Json result = index("a");
   ASSERT_EQ(result["stages"].size(), 4u);
   std::map<std::string, Json> stages;
@@ -78,6 +78,7 @@ TEST_F(Recipe, RunsItsStagesAndBranchesAndLeavesAnIndex) {
     EXPECT_TRUE(fs::exists(folder / "a" / stage["run"].get<std::string>() / "metrics.jsonl"));
     EXPECT_TRUE(stage["evaluation"].contains("test.loss"));
     EXPECT_TRUE(fs::exists(folder / "a" / name / "export" / "tokenizer.json"));
+    EXPECT_TRUE(fs::exists(folder / "a" / name / "export" / "model.safetensors.index.json"));
   }
   EXPECT_EQ(stages["one"]["ranking"], "one/ranking.json");
   EXPECT_EQ(stages["one"]["converted"], Json(std::vector{read_ranking(folder / "a/one/ranking.json").order.front()}));

@@ -59,7 +59,9 @@ TEST_F(RunTraining, TheStudentSharesTheTeachersStorage) {
 }
 
 TEST_F(RunTraining, ThePublishedDistillationRunsAndIsContinued) {
-  const TrainConfig distillation = config("student", "held_out: {test: {data: {synthetic: {split: test}}, tokens: 300}}\n");
+  const TrainConfig distillation = config("student",
+                                          "held_out: {test: {data: {synthetic: {split: test}}, tokens: 300}}\n"
+                                          "shard_size: 1e-5\n");
   RunModels models = open_models(distillation, "train.yaml");
   const std::string frozen_before = model_fingerprint(*models.teacher);
   const LoopResult result = run_training(distillation, models, {.place = "train.yaml", .versions = {}});
@@ -70,6 +72,7 @@ TEST_F(RunTraining, ThePublishedDistillationRunsAndIsContinued) {
   EXPECT_TRUE(same_weights(*exported, *models.student));
   EXPECT_FALSE(same_weights(*exported, *load_model(folder / "student")));
   EXPECT_TRUE(fs::exists(result.checkpoint / "export" / "tokenizer.json"));
+  EXPECT_TRUE(fs::exists(result.checkpoint / "export" / "model.safetensors.index.json"));
 
   RunModels again = open_models(distillation, "train.yaml");
   EXPECT_EQ(run_training(distillation, again, {.place = "train.yaml", .versions = {}}).step, 3);
@@ -95,6 +98,8 @@ TEST_F(RunTraining, MistakesAreNamed) {
       run_training(config, models, {.place = "train.yaml", .versions = {}});
     });
   };
+  EXPECT_EQ(error_of([&] { config("student", "shard_size: 0\n"); }),
+            "train.yaml: shard_size: found 0, expected a positive number of GB");
   TrainConfig wrong = config("student");
   wrong.output = "";
   EXPECT_EQ(run(wrong), "train.yaml: output: missing, expected the run folder");
