@@ -1,9 +1,10 @@
-"""molt's tokenizer beside Hugging Face `tokenizers`, on one thread, in turns in one run.
+"""molt's tokenizer beside Hugging Face `tokenizers`, in turns in one run: both on one thread, then molt on two.
 
-    python bench/peers/tokenizer.py [--bench build/release/molt_text_bench] [--text FILE] [--repeats 5]
+    python bench/peers/tokenizer.py [--bench build/release/molt_text_bench] [--text FILE] [--repeats 5] [--tokenizers FOLDER]
 
-Tokenizers of 32,000 tokens are trained on the text in the shapes of GPT-2, Llama 3 and Llama 2; each line is encoded by itself, as
-a training corpus is. The peer is measured by encode_batch_fast, its quickest call (no offsets). Medians.
+Tokenizers are trained on the text in the shapes of GPT-2, Llama 3 and Llama 2 (BPE) and of Unigram as SentencePiece makes it, and
+kept in FOLDER for the next run; each line is encoded by itself, as a training corpus is. The peer is measured by
+encode_batch_fast, its quickest call (no offsets). Medians.
 """
 
 import argparse
@@ -43,23 +44,35 @@ def shapes(lines):
     marked.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     tree = json.loads(marked.to_str()) | {"pre_tokenizer": None}
     yield "Llama 2", Tokenizer.from_str(json.dumps(tree))
+    yield "Unigram", unigram(lines)
 
 
-def molt_seconds(bench, tokenizer, text, name):
+def unigram(lines):
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    tokenizer.train_from_iterator(
+        lines, trainers.UnigramTrainer(vocab_size=16000, special_tokens=["<unk>"], unk_token="<unk>", show_progress=False)
+    )
+    return tokenizer
+
+
+def molt_rate(bench, tokenizer, text, threads):
+    """Bytes a second."""
     done = subprocess.run(
-        [bench, f"--benchmark_filter=^{name}", "--benchmark_format=json"],
-        env=os.environ | {"MOLT_BENCH_TOKENIZER": tokenizer, "MOLT_BENCH_TEXT": text},
+        [bench, f"--benchmark_filter=^encode/real_time/threads:{threads}$", "--benchmark_format=json"],
+        env=os.environ | {"MOLT_BENCH_TOKENIZER": str(tokenizer), "MOLT_BENCH_TEXT": text},
         capture_output=True,
         text=True,
         check=True,
     )
-    return json.loads(done.stdout)["benchmarks"][0]["real_time"] / 1000
+    return json.loads(done.stdout)["benchmarks"][0]["bytes_per_second"]
 
 
-def peer_seconds(tokenizer, lines):
+def peer_rate(tokenizer, lines, size):
     start = time.perf_counter()
     tokenizer.encode_batch_fast(lines)
-    return time.perf_counter() - start
+    return size / (time.perf_counter() - start)
 
 
 def main():
@@ -67,22 +80,25 @@ def main():
     parser.add_argument("--bench", default="build/release/molt_text_bench")
     parser.add_argument("--text", default=os.environ.get("MOLT_SHARED", "../shared") + "/data/wikitext2/test.txt")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--tokenizers", type=Path, default=Path(tempfile.gettempdir()) / "molt-bench-tokenizers")
     options = parser.parse_args()
     lines = Path(options.text).read_text().split("\n")
-    megabytes = Path(options.text).stat().st_size / 1e6
-    print(f"{options.text}: {megabytes:.2f} MB, one thread, median of {options.repeats}")
-    for name, tokenizer in shapes(lines):
-        with tempfile.TemporaryDirectory() as folder:
-            path = folder + "/tokenizer.json"
-            tokenizer.save(path)
-            loaded = Tokenizer.from_file(path)
-            ours, peers = [], []
-            for _ in range(options.repeats):
-                ours.append(molt_seconds(options.bench, path, options.text, "encode/real_time/threads:1"))
-                peers.append(peer_seconds(loaded, lines))
-            mine, peer = statistics.median(ours), statistics.median(peers)
-            row = f"molt {megabytes / mine:6.1f} MB/s   tokenizers {megabytes / peer:6.1f} MB/s   ratio {peer / mine:5.1f}"
-            print(f"{name:8} {row}", flush=True)
+    size = Path(options.text).stat().st_size
+    options.tokenizers.mkdir(parents=True, exist_ok=True)
+    if len(list(options.tokenizers.glob("*.json"))) < 4:
+        for name, tokenizer in shapes(lines):
+            tokenizer.save(str(options.tokenizers / f"{name}.json"))
+    print(f"{options.text}: {size / 1e6:.2f} MB, MB/s, median of {options.repeats}")
+    for path in sorted(options.tokenizers.glob("*.json")):
+        loaded = Tokenizer.from_file(str(path))
+        one, two, peers = [], [], []
+        for _ in range(options.repeats):
+            one.append(molt_rate(options.bench, path, options.text, 1))
+            peers.append(peer_rate(loaded, lines, size))
+            two.append(molt_rate(options.bench, path, options.text, 2))
+        mine, both, peer = statistics.median(one), statistics.median(two), statistics.median(peers)
+        row = f"tokenizers {peer / 1e6:5.1f}   molt {mine / 1e6:6.1f} ({mine / peer:4.1f} x)   on two threads {both / 1e6:6.1f}"
+        print(f"{path.stem:8} {row} ({both / mine:4.2f} x more)", flush=True)
 
 
 if __name__ == "__main__":
