@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "text/charsmap.h"
 #include "text/component.h"
 #include "text/pieces.h"
 #include "text/unicode.h"
@@ -112,6 +113,15 @@ class StripAccents : public Normalizer {
   }
 };
 
+class Precompiled : public Normalizer {
+ public:
+  explicit Precompiled(Charsmap map) : map_(std::move(map)) {}
+  void apply(std::string& text) const override { map_.apply(text); }
+
+ private:
+  Charsmap map_;
+};
+
 class Sequence : public Normalizer {
  public:
   explicit Sequence(std::vector<std::unique_ptr<Normalizer>> parts) : parts_(std::move(parts)) {}
@@ -150,6 +160,11 @@ Made make_strip(const Json& json, const std::string& place) {
   return std::make_unique<Strip>(get<bool>(json, "strip_left", place), get<bool>(json, "strip_right", place));
 }
 
+Made make_precompiled(const Json& json, const std::string& place) {
+  constexpr const char* key = "precompiled_charsmap";
+  return std::make_unique<Precompiled>(Charsmap(get<std::string>(json, key, place), concat(place, ": ", key)));
+}
+
 Made make_sequence(const Json& json, const std::string& place) {
   return std::make_unique<Sequence>(make_list(json, "normalizers", place, make_normalizer));
 }
@@ -167,6 +182,7 @@ std::unique_ptr<Normalizer> make_normalizer(const Json& json, const std::string&
                                             {"Lowercase", normalizers::make_lowercase},
                                             {"Strip", normalizers::make_strip},
                                             {"StripAccents", normalizers::make_strip_accents},
+                                            {"Precompiled", normalizers::make_precompiled},
                                             {"Sequence", normalizers::make_sequence}});
 }
 

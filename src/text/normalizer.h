@@ -15,7 +15,7 @@ class Normalizer {
 };
 
 // From the `normalizer` of a tokenizer.json: NFC, NFD, NFKC, NFKD, Prepend, Replace, Lowercase, Strip,
-// StripAccents, Sequence.
+// StripAccents, Precompiled, Sequence.
 std::unique_ptr<Normalizer> make_normalizer(const Json& json, const std::string& place);
 
 }  // namespace molt::text

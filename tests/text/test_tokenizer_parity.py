@@ -7,6 +7,7 @@ what a folder holds). MOLT names the program `molt`, beside which molt_text_test
 import json
 import os
 import random
+import struct
 import subprocess
 from pathlib import Path
 
@@ -172,6 +173,35 @@ def unigram(byte_fallback=False, normalizer=None, pre_tokenizer=None):
     return tokenizer
 
 
+def charsmap(replacements):
+    """SentencePiece's table of replacements, a double array trie in which every node has a block of 256 units for its children."""
+    children, texts = {b"": set()}, b""
+    for key in replacements:
+        for end in range(len(key.encode())):
+            children.setdefault(key.encode()[: end + 1], set())
+            children[key.encode()[:end]].add(key.encode()[: end + 1])
+    base = {node: 256 * (number + 1) for number, node in enumerate(children)}
+    units = [0] * 256 * (len(children) + 1)
+    units[0] = base[b""] << 10
+    for node, below in children.items():
+        for child in below:
+            place = base[node] ^ child[-1]
+            units[place] = (place ^ base[child]) << 10 | child[-1]
+    for key, text in replacements.items():
+        key = key.encode()
+        units[base[key[:-1]] ^ key[-1]] |= 1 << 8
+        units[base[key]] = 1 << 31 | len(texts)
+        texts += text.encode() + b"\0"
+    return struct.pack(f"<I{len(units)}I", 4 * len(units), *units) + texts
+
+
+def precompiled():
+    """Letters and ligatures, longer text for one character, none for another, accents that join letters and such that stay."""
+    replacements = {"ﬁ": "fi", "½": "1/2", "\t": " ", "\u00a0": " ", "\u200b": "", "e\u0301": "é", "E": "e", "Ａ": "A", "你": "您",
+                    "\r\n": " ", "🙂": ":)", "안": "ab", "K": "K", "ſt": "st", "ſ": "s", "\u1100": "g"}
+    return normalizers.Sequence([normalizers.Precompiled(charsmap(replacements)), normalizers.Replace(Regex(" {2,}"), " ")])
+
+
 def stories():
     return Tokenizer.from_file(str(SHARED / "data/stories260k/tokenizer.json"))
 
@@ -192,6 +222,7 @@ def all_tokenizers():
             normalizer=normalizers.Sequence([normalizers.NFKD(), normalizers.StripAccents(), normalizers.Lowercase()]),
             pre_tokenizer=pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]),
         ),
+        "unigram-precompiled": unigram(normalizer=precompiled(), pre_tokenizer=pre_tokenizers.Metaspace()),
         "word-level": word_level(),
     }
     if (SHARED / "data/stories260k").exists():
