@@ -1,6 +1,7 @@
 #include "distill/convert.h"
 
 #include <algorithm>
+#include <map>
 #include <set>
 
 #include "base/error.h"
@@ -34,18 +35,52 @@ std::vector<std::int64_t> attention_layers(const ModelConfig& config) {
 
 namespace conversion {
 
+bool is_attention(const ModelConfig& config, std::int64_t layer) {
+  const std::vector<std::int64_t> layers = attention_layers(config);
+  return std::binary_search(layers.begin(), layers.end(), layer);
+}
+
+std::string type_of(const ModelConfig& config, std::int64_t layer) {
+  const BlockConfig& block = config.blocks[static_cast<std::size_t>(layer)];
+  return block.identity ? "identity" : block.mixer().type();
+}
+
 // All checks before the first change.
-void check_layers(const ModelConfig& config, const std::vector<std::int64_t>& layers, const std::string& place) {
-  const std::vector<std::int64_t> convertible = attention_layers(config);
+void check_names(const ModelConfig& config, const std::vector<std::int64_t>& layers, const std::string& place) {
   std::set<std::int64_t> seen;
   for (const std::int64_t layer : layers) {
     require(layer >= 0 && layer < config.num_layers(), place, ": found layer ", layer, ", expected 0 to ",
             config.num_layers() - 1);
     require(seen.insert(layer).second, place, ": layer ", layer, " is named twice");
-    const BlockConfig& block = config.blocks[static_cast<std::size_t>(layer)];
-    require(std::binary_search(convertible.begin(), convertible.end(), layer), place, ": layer ", layer, " is ",
-            block.identity ? "identity" : block.mixer().type(), " already, expected attention");
   }
+}
+
+void check_layers(const ModelConfig& config, const std::vector<std::int64_t>& layers, const std::string& place) {
+  check_names(config, layers, place);
+  for (const std::int64_t layer : layers) {
+    require(is_attention(config, layer), place, ": layer ", layer, " is ", type_of(config, layer),
+            " already, expected attention");
+  }
+}
+
+void check_teacher(const ModelConfig& student, const ModelConfig& teacher, const std::vector<std::int64_t>& layers,
+                   const std::string& place) {
+  require(student.num_layers() == teacher.num_layers(), place, ": the model has ", student.num_layers(),
+          " layers and its teacher ", teacher.num_layers(), ", expected the same");
+  for (const std::int64_t layer : layers) {
+    require(is_attention(teacher, layer), place, ": layer ", layer, " of the teacher is no attention layer to take weights from");
+  }
+}
+
+// A layer's active mixer once more, with the same tensors.
+std::unique_ptr<Mixer> shared_mixer(const Model& model, std::int64_t layer) {
+  const std::unique_ptr<Model> copy = model.share();
+  Mixer& from = copy->blocks[static_cast<std::size_t>(layer)].mixer();
+  auto mixer = mixer_kind(from.config().type(), "mixer").make(from.config(), copy->config());
+  std::map<std::string, at::Tensor> tensors;
+  from.visit("", [&](const std::string& name, at::Tensor& value) { tensors[name] = value; });
+  mixer->visit("", [&](const std::string& name, at::Tensor& value) { value = tensors.at(name); });
+  return mixer;
 }
 
 }  // namespace conversion
@@ -65,14 +100,8 @@ ModelConfig converted_config(const ModelConfig& config, const std::vector<std::i
 
 void check_conversion(const ModelConfig& student, const ModelConfig& teacher, const std::vector<std::int64_t>& layers,
                       const std::string& place) {
-  require(student.num_layers() == teacher.num_layers(), place, ": the model has ", student.num_layers(),
-          " layers and its teacher ", teacher.num_layers(), ", expected the same");
   conversion::check_layers(student, layers, place);
-  const std::vector<std::int64_t> of_teacher = attention_layers(teacher);
-  for (const std::int64_t layer : layers) {
-    require(std::binary_search(of_teacher.begin(), of_teacher.end(), layer), place, ": layer ", layer,
-            " of the teacher is no attention layer to take weights from");
-  }
+  conversion::check_teacher(student, teacher, layers, place);
 }
 
 std::unique_ptr<Mixer> convert_mixer(const TargetMixerConfig& target, const ModelConfig& student, const Mixer& attention,
@@ -94,6 +123,35 @@ void convert_layers(Model& student, const Model& teacher, const std::vector<std:
   for (const std::int64_t layer : layers) {
     const Mixer& attention = teacher.blocks[static_cast<std::size_t>(layer)].mixer();
     student.set_mixer(layer, target.type, convert_mixer(target, student.config(), attention, layer, seed, place));
+  }
+  student.drop_inactive();
+}
+
+ModelConfig restored_config(const ModelConfig& student, const ModelConfig& teacher, const std::vector<std::int64_t>& layers,
+                            const std::string& place) {
+  using namespace conversion;
+  check_names(student, layers, place);
+  for (const std::int64_t layer : layers) {
+    require(!is_attention(student, layer), place, ": layer ", layer, " is ", type_of(student, layer),
+            " already, expected one that was converted");
+    require(type_of(student, layer) != "identity", place, ": layer ", layer,
+            " is identity and has no MLP to go with attention, expected one that was converted");
+  }
+  check_teacher(student, teacher, layers, place);
+  ModelConfig restored = student;
+  for (const std::int64_t layer : layers) {
+    const auto i = static_cast<std::size_t>(layer);
+    restored.blocks[i] = restored.blocks[i].with_mixer(teacher.blocks[i].mixer().clone());
+  }
+  return restored;
+}
+
+void restore_layers(Model& student, const Model& teacher, const std::vector<std::int64_t>& layers, const std::string& place) {
+  restored_config(student.config(), teacher.config(), layers, place);
+  for (const std::int64_t layer : layers) {
+    auto mixer = conversion::shared_mixer(teacher, layer);
+    const std::string name = mixer->config().type();
+    student.set_mixer(layer, name, std::move(mixer));
   }
   student.drop_inactive();
 }

@@ -1,4 +1,4 @@
-// Putting other mixers in the place of attention.
+// Putting other mixers in the place of attention, and attention back.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -36,6 +36,15 @@ std::unique_ptr<Mixer> convert_mixer(const TargetMixerConfig& target, const Mode
 // The configuration of the model that convert_layers makes, from configurations alone; the same errors for layers.
 ModelConfig converted_config(const ModelConfig& config, const std::vector<std::int64_t>& layers, const TargetMixerConfig& target,
                              const std::string& place);
+
+// The way back: puts the teacher's attention into `layers` of the student, sharing its storage. Norms, MLP and everything else
+// stay the student's. UserError for a layer that does not exist, is named twice, is attention already, passes its MLP by too
+// (identity), or is no attention layer in the teacher.
+void restore_layers(Model& student, const Model& teacher, const std::vector<std::int64_t>& layers, const std::string& place);
+
+// The configuration of the model that restore_layers makes, from configurations alone; the same errors.
+ModelConfig restored_config(const ModelConfig& student, const ModelConfig& teacher, const std::vector<std::int64_t>& layers,
+                            const std::string& place);
 
 // Layers whose active mixer is attention (full or sliding window), in order.
 std::vector<std::int64_t> attention_layers(const ModelConfig& config);

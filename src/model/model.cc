@@ -180,7 +180,7 @@ double Model::flops(std::int64_t context) const {
 void Model::follow(std::int64_t layer) {
   const auto i = static_cast<std::size_t>(layer);
   config_.blocks[i] = blocks[i].config();
-  prepare_rotary(rotary_width_ > 0 ? rotary_.inverse_frequencies.device() : at::Device(at::kCPU));
+  prepare_rotary(device().is_meta() ? at::Device(at::kCPU) : device());
 }
 
 void Model::set_mixer(std::int64_t layer, const std::string& name, std::unique_ptr<Mixer> mixer) {

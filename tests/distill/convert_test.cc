@@ -74,6 +74,86 @@ TEST(Convert, MistakesAreNamedAndNothingChanges) {
             "--layers: the model has 4 layers and its teacher 5, expected the same");
 }
 
+TEST(Convert, ARestoredLayerIsTheTeachersAttentionUnderTheStudentsNormsAndMlp) {
+  const auto teacher = new_teacher(4, 1);
+  const auto student = new_teacher(4, 2);
+  convert_layers(*student, *teacher, {0, 1, 2, 3}, mamba(), 1, "--layers");
+  const ModelConfig foretold = restored_config(student->config(), teacher->config(), {2, 0}, "--restore");
+  restore_layers(*student, *teacher, {2, 0}, "--restore");
+  EXPECT_EQ(student->config().layout(), (std::vector<std::string>{"t", "m2", "t", "m2"}));
+  EXPECT_EQ(to_yaml(foretold), to_yaml(student->config()));
+  EXPECT_EQ(parameter(*student, "layers.2.mixers.attention.qkv.weight").const_data_ptr(),
+            parameter(*teacher, "layers.2.mixers.attention.qkv.weight").const_data_ptr());
+  EXPECT_FALSE(parameter(*student, "layers.2.mixers.mamba.in_proj.weight").defined());
+  EXPECT_GT(difference(parameter(*student, "layers.2.mlp.down.weight"), parameter(*teacher, "layers.2.mlp.down.weight")), 0);
+
+  // All of a converted teacher restored is the teacher again, its rotary positions included.
+  const auto back = teacher->share();
+  convert_layers(*back, *teacher, {0, 1, 2, 3}, mamba(), 1, "--layers");
+  restore_layers(*back, *teacher, {0, 1, 2, 3}, "--restore");
+  const PackedBatch batch = random_batch({9, 5});
+  EXPECT_EQ(difference(back->forward(batch), teacher->forward(batch)), 0);
+}
+
+TEST(Convert, MistakesOfRestoringAreNamedAndNothingChanges) {
+  const auto teacher = new_teacher();
+  const auto student = teacher->share();
+  convert_layers(*student, *teacher, {1, 3}, mamba(), 1, "--layers");
+  const auto message = [&](std::vector<std::int64_t> layers) {
+    return error_of([&] { restore_layers(*student, *teacher, layers, "--restore"); });
+  };
+  EXPECT_EQ(message({1, 4}), "--restore: found layer 4, expected 0 to 3");
+  EXPECT_EQ(message({1, 1}), "--restore: layer 1 is named twice");
+  EXPECT_EQ(message({1, 2}), "--restore: layer 2 is attention already, expected one that was converted");
+  EXPECT_EQ(error_of([&] { restore_layers(*student, *student, {1}, "--restore"); }),
+            "--restore: layer 1 of the teacher is no attention layer to take weights from");
+  EXPECT_EQ(attention_layers(student->config()), (std::vector<std::int64_t>{0, 2}));
+}
+
+TEST(Convert, RandomInitialisationTakesNothingAndAnySizes) {
+  const auto teacher = new_teacher();
+  TargetMixerConfig target = TargetMixerConfig::of("mamba");
+  parse_config("{initialisation: random, d_inner: 48, d_xb: 12, state_size: 6, dt_rank: 3}", "mamba", {},
+               [&](ConfigVisitor& v) { target.settings->visit(v); });
+  const auto student = teacher->share();
+  convert_layers(*student, *teacher, {1}, target, 1, "--layers");
+  const auto& mixer = dynamic_cast<const MambaMixer&>(student->blocks[1].mixer());
+  EXPECT_EQ(mixer.A_log.sizes(), (at::IntArrayRef{48, 6}));
+  EXPECT_EQ(mixer.dt_in_proj.weight.size(0), 3);
+  const PackedBatch batch = random_batch({9, 5});
+  EXPECT_TRUE(student->forward(batch).isfinite().all().item<bool>());
+  // A later training may give it any weights; these are not the teacher's.
+  const at::Tensor values = parameter(*teacher, "layers.1.mixers.attention.qkv.weight").narrow(0, 48, 12);
+  EXPECT_GT(difference(mixer.in_proj.section_weight("x"), values), 0.01);
+}
+
+TEST(Convert, StateSizesThatDivideTheSizesFitAndOthersAreRefused) {
+  const auto teacher = new_teacher();  // heads of 8: q has 32 rows, k and v 16
+  const auto message = [&](const std::string& settings) {
+    TargetMixerConfig target = TargetMixerConfig::of("mamba");
+    parse_config(settings, "mamba", {}, [&](ConfigVisitor& v) { target.settings->visit(v); });
+    const auto student = teacher->share();
+    return error_of([&] {
+      convert_layers(*student, *teacher, {1}, target, 1, "--layers");
+      const at::Tensor hidden = student->forward(random_batch({9, 5}));
+      require(hidden.isfinite().all().item<bool>(), "not finite");
+    });
+  };
+  for (const char* initialisation : {"published", "aligned"}) {
+    for (const int state : {1, 2, 4, 8}) {
+      EXPECT_EQ(message(concat("{dt_rank: ", state, ", state_size: ", state, ", initialisation: ", initialisation, "}")), "");
+    }
+  }
+  EXPECT_EQ(message("{state_size: 16}"), "");  // a group of two heads
+  EXPECT_EQ(message("{state_size: 16, initialisation: aligned}"),
+            "--layers: layer 1: mixer mamba: state_size: found 16, expected a divisor of head_size 8, because aligned "
+            "initialisation pairs whole slices of a head (or use initialisation: random)");
+  EXPECT_EQ(message("{state_size: 6}"),
+            "--layers: layer 1: mixer mamba: d_inner: found 32, expected a positive multiple of state_size 6");
+  EXPECT_NE(message("{state_size: 0}").find("state_size: found 0, expected"), std::string::npos) << message("{state_size: 0}");
+  EXPECT_NE(message("{dt_rank: 0}").find("dt_rank: found 0, expected"), std::string::npos) << message("{dt_rank: 0}");
+}
+
 TEST(Convert, ACopyOfTheSettingsDoesNotChangeWithThem) {
   TargetMixerConfig first = TargetMixerConfig::of("mamba");
   TargetMixerConfig second = first;
