@@ -19,7 +19,8 @@ struct Options {
   std::string model, teacher, data, output;
   std::string method = "loo", scope = "layer", task;
   std::vector<std::int64_t> layers;
-  std::optional<std::int64_t> steps, held_out_tokens, seed;
+  std::optional<std::int64_t> steps, student_steps, held_out_tokens, seed, count;
+  bool greedy = false;
   std::vector<std::string> set;
   ComputeOptions compute;
 };
@@ -29,9 +30,15 @@ RankConfig configuration(const Options& options) {
   if (!options.data.empty()) set.push_back(options.data == "synthetic" ? "data.synthetic={}" : "data.path=" + options.data);
   if (options.method == "loo") set.push_back("scope=" + options.scope);
   if (!options.task.empty()) set.insert(set.end(), {"metric=task", "task.name=" + options.task});
-  if (options.steps) set.push_back(concat("steps=", *options.steps));
-  if (options.held_out_tokens) set.push_back(concat("held_out_tokens=", *options.held_out_tokens));
-  if (options.seed) set.push_back(concat("seed=", *options.seed));
+  const auto add = [&](const char* key, const std::optional<std::int64_t>& value) {
+    if (value) set.push_back(concat(key, "=", *value));
+  };
+  add("steps", options.steps);
+  add("student_steps", options.student_steps);
+  add("held_out_tokens", options.held_out_tokens);
+  add("seed", options.seed);
+  add("count", options.count);
+  if (options.greedy) set.emplace_back("greedy=true");
   set.insert(set.end(), options.set.begin(), options.set.end());
   RankConfig config;
   parse_config("", "molt rank", set, [&](ConfigVisitor& v) { config.visit(v); });
@@ -46,7 +53,7 @@ int run(const Options& options) {
   catch_interrupts();
   const std::unique_ptr<Model> model = load_model(folder, load);
   std::shared_ptr<const Model> teacher;
-  if (config.method == "mmr") {
+  if (config.distils()) {
     teacher = options.teacher.empty() ? model->share() : load_model(resolve_model_folder(options.teacher), load);
     share_equal_tensors(*model, *teacher);
   }
@@ -54,7 +61,7 @@ int run(const Options& options) {
   const fs::path texts = tokenizer_folder(folder);
   if (fs::exists(texts / "tokenizer.json")) tokenizer = Tokenizer::load(texts);
 
-  const Ranking ranking = rank_layers(config, {*model, teacher, tokenizer, "molt rank"}, options.output);
+  const Ranking ranking = rank_layers(config, {*model, teacher, tokenizer, "molt rank", folder}, options.output);
   std::cout << "least important first\nlayer  score\n";
   for (const std::int64_t layer : ranking.order) {
     for (const LayerFigure& figure : ranking.layers) {
@@ -72,13 +79,18 @@ Command rank_command() {
   return {"rank", "Find the attention layers that can be spared", [](Arguments& arguments) -> std::function<int()> {
             auto options = std::make_shared<rank_command_parts::Options>();
             arguments.positional("MODEL", options->model, "Hugging Face folder, checkpoint or run");
-            arguments.option("--teacher", options->teacher, "Model that mmr distils from (default: MODEL itself)");
-            arguments.choice("--method", options->method, {"loo", "mmr"},
-                             "loo: leave each layer out; mmr: train a Mamba mixer in each layer's place");
+            arguments.option("--teacher", options->teacher, "Model that mmr and kl distil from (default: MODEL itself)");
+            arguments.choice(
+                "--method", options->method, rank_methods(),
+                "loo: leave each layer out; mmr: train a Mamba mixer in each layer's place; kl: restore each layer "
+                "of a student that is Mamba in all of them; random, uniform: baselines; list: the order of --layers");
             arguments.option("--data", options->data, "Folder of molt prepare, or synthetic for fresh problems");
             arguments.choice("--scope", options->scope, {"layer", "mixer"}, "What loo leaves out");
             arguments.option("--task", options->task, "loo by accuracy on this task instead of the loss");
-            arguments.option("--steps", options->steps, "Training steps of each mmr candidate");
+            arguments.option("--steps", options->steps, "Training steps of each candidate of mmr; of kl, once it is restored");
+            arguments.option("--student-steps", options->student_steps, "Training steps of kl's student");
+            arguments.flag("--greedy", options->greedy, "kl: restore the best layer, then rank the others again, and so on");
+            arguments.option("--count", options->count, "uniform: space so many evenly");
             arguments.option("--layers", options->layers, "Candidates (default: every attention layer)");
             arguments.option("--held-out-tokens", options->held_out_tokens, "Tokens on which layers are compared");
             arguments.option("--seed", options->seed, "Order of the data, new weights");

@@ -40,12 +40,17 @@ double ranking_flops(const StageConfig& stage, const Model& student, const Model
   const RankConfig& rank = stage.choose.rank;
   const auto at = static_cast<std::int64_t>(context);
   const auto held_out = static_cast<double>(rank.held_out_tokens);
-  if (stage.choose.method == "list") return 0;
+  const auto count = static_cast<double>(candidates);
+  const std::string& method = stage.choose.method;
   // On average half of the layers follow the one that is left out.
-  if (stage.choose.method == "loo") return held_out * student.flops(at) * (1.5 + static_cast<double>(candidates) / 2);
-  const auto lesson = static_cast<double>(rank.steps * rank.micro_batches * rank.micro_batch_tokens);
-  const double each = lesson * (2 * student.flops(at) + teacher.flops(at)) + 2 * held_out * student.flops(at);
-  return static_cast<double>(candidates) * each;
+  if (method == "loo") return held_out * student.flops(at) * (1.5 + count / 2);
+  const auto step_tokens = static_cast<double>(rank.micro_batches * rank.micro_batch_tokens);
+  const double lesson = static_cast<double>(rank.steps) * step_tokens;
+  if (method == "mmr") return count * (lesson * (2 * student.flops(at) + teacher.flops(at)) + 2 * held_out * student.flops(at));
+  if (method != "kl") return 0;
+  const double tried = 1 + (rank.greedy ? count * (count + 1) / 2 : count);
+  return static_cast<double>(rank.student_steps) * step_tokens * (3 * student.flops(at) + teacher.flops(at)) +
+         tried * (lesson * 3 * student.flops(at) + held_out * student.flops(at)) + (lesson + held_out) * teacher.flops(at);
 }
 
 double tokens_of(const LoopConfig& loop) {
@@ -91,8 +96,9 @@ class Planner {
     plan.teacher_flops = stage.head.distills() ? tokens * teacher_.flops(context) : 0;
     if (!fresh.empty()) {
       const std::int64_t candidates = stage.choose.candidates > 0 ? stage.choose.candidates : std::ssize(open);
-      plan.how = concat(stage.choose.method, stage.choose.method == "list" ? "" : concat(" of ", candidates), ", ", plan.how);
       plan.ranking_flops = ranking_flops(stage, before, teacher_, candidates, static_cast<double>(context));
+      const std::string of = plan.ranking_flops > 0 ? concat(" of ", candidates) : "";
+      plan.how = concat(stage.choose.method, of, ", ", plan.how);
     }
 
     const std::set<std::string> trained =

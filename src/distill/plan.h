@@ -10,7 +10,7 @@ namespace molt {
 
 struct StagePlan {
   std::string name, from;
-  std::string how;  // "loo", "mmr of 4", "list", "SFT"
+  std::string how;  // "mmr of 4, reverse_kl", "list, reverse_kl", "SFT"
   std::int64_t layers = 0, mamba_layers = 0;
   double parameters = 0, trained = 0;
   double tokens = 0;                            // of end-to-end training and matching

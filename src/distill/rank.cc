@@ -8,35 +8,37 @@
 #include "base/error.h"
 #include "base/random.h"
 #include "distill/ranking_file.h"
-#include "train/resolved_config.h"
 
 namespace molt {
 
 void RankConfig::visit(ConfigVisitor& v) {
-  v.choice("method", method, {"loo", "mmr"},
-           "loo: leave each layer out; mmr: let a Mamba mixer take each layer's place and train it");
+  v.choice("method", method, rank_methods(),
+           "loo: leave each layer out; mmr: let a Mamba mixer take each layer's place and train it; kl: restore each layer of a "
+           "student that is Mamba in all candidates; random, uniform: baselines; list: an order that is known");
   visit_settings(v);
 }
 
 void RankConfig::visit_settings(ConfigVisitor& v) {
+  if (method == "list") {
+    v.field("layers", layers, "Least important first");
+    return;
+  }
+  v.field("layers", layers, "Candidates; empty: every attention layer");
+  if (method == "uniform") {
+    v.field("count", count, "The first so many are evenly spaced; 0: whatever their number, as evenly as orders can be");
+  } else {
+    v.field("seed", seed, "Order of the data, and new weights; of random, the order itself");
+  }
+  if (!measures()) return;
   v.field("data", data, "Where the batches come from");
   v.field("held_out_tokens", held_out_tokens, "The data's first tokens, on which scores are measured");
   v.field("micro_batch_tokens", micro_batch_tokens, "Tokens of one pass");
-  v.field("layers", layers, "Candidates; empty: every attention layer");
-  v.field("seed", seed, "Order of the data, and the new weights of mmr");
   if (method == "loo") {
     v.choice("scope", scope, {"layer", "mixer"}, "layer: hidden states pass all of it unchanged; mixer: the MLP stays");
     v.choice("metric", metric, {"loss", "task"}, "loss: rise of the next-token loss; task: accuracy lost on a task");
     if (metric == "task") v.field("task", task, "The task");
   } else {
-    v.field("mixer", mixer, "What takes the layer's place, initialised from the teacher's attention");
-    v.choice("distillation_loss_implementation", distillation_loss_implementation, {"reverse_kl", "forward_kl"},
-             "What trains and what is measured");
-    v.field("steps", steps, "Training steps a candidate");
-    v.field("micro_batches", micro_batches, "Passes of one step");
-    v.field("optimizer", optimizer, "AdamW");
-    v.field("schedule", schedule, "The learning rate over the steps");
-    v.field("trainable", trainable, "Glob patterns of what trains; {layer} is the candidate's number");
+    visit_training(v);
   }
   if (!v.reading()) return;
   const auto at_least = [&](const char* key, std::int64_t value, std::int64_t low) {
@@ -44,15 +46,32 @@ void RankConfig::visit_settings(ConfigVisitor& v) {
   };
   at_least("held_out_tokens", held_out_tokens, 2);
   at_least("micro_batch_tokens", micro_batch_tokens, 2);
-  at_least("steps", steps, 1);
+  at_least("steps", steps, method == "kl" ? 0 : 1);
+  at_least("student_steps", student_steps, 0);
   at_least("micro_batches", micro_batches, 1);
 }
 
-namespace ranking_parts {
-
-std::string text(RankConfig config) {
-  return to_yaml(ConfigVisitor::Visit([&](ConfigVisitor& v) { config.visit(v); }));
+void RankConfig::visit_training(ConfigVisitor& v) {
+  v.field("mixer", mixer, "What takes the layer's place, initialised from the teacher's attention");
+  v.choice("distillation_loss_implementation", distillation_loss_implementation, {"reverse_kl", "forward_kl"},
+           "What trains and what is measured");
+  if (method == "kl") {
+    v.field("student_steps", student_steps, "Training steps of the student in which every candidate is converted");
+    v.field("greedy", greedy, "Restore the best layer and rank the others again, until all are restored");
+  }
+  v.field("steps", steps, "Training steps a candidate; of kl, after its layer is restored (0: it is measured at once)");
+  v.field("micro_batches", micro_batches, "Passes of one step");
+  v.field("optimizer", optimizer, "AdamW");
+  v.field("schedule", schedule, "The learning rate over the steps");
+  v.field("trainable", trainable, "Glob patterns of what trains; {layer} is the number of each layer that was converted");
 }
+
+const std::vector<std::string>& rank_methods() {
+  static const std::vector<std::string> methods = {"loo", "mmr", "kl", "random", "uniform", "list"};
+  return methods;
+}
+
+namespace ranking_parts {
 
 void check_layers(const std::vector<std::int64_t>& layers, const ModelConfig& model, const std::string& place) {
   const std::vector<std::int64_t> known = attention_layers(model);
@@ -66,97 +85,23 @@ void check_layers(const std::vector<std::int64_t>& layers, const ModelConfig& mo
   require(!known.empty(), place, ": the model has no attention layer left to rank");
 }
 
-Ranking read(const OrderedJson& json, const std::string& place) {
-  Ranking ranking;
-  require(json.contains("layers") && json["layers"].is_array(), place, ": found no \"layers\", expected a ranking");
-  for (const auto& entry : json["layers"]) {
-    const Json layer = entry;
-    ranking.layers.push_back({get<std::int64_t>(layer, "layer", place), get<double>(layer, "score", place),
-                              get<double>(layer, "standard_error", place)});
-  }
-  std::vector<LayerFigure> sorted = ranking.layers;
-  std::sort(sorted.begin(), sorted.end(), [](const LayerFigure& a, const LayerFigure& b) {
-    return a.score != b.score ? a.score < b.score : a.layer > b.layer;
-  });
-  for (const LayerFigure& figure : sorted) ranking.order.push_back(figure.layer);
-  return ranking;
-}
-
 }  // namespace ranking_parts
 
-RankingFile::RankingFile(fs::path path, const RankConfig& config, const std::string& model, const std::string& teacher)
-    : path_(std::move(path)) {
-  const std::string configuration = ranking_parts::text(config), place = path_.string();
-  json_ = {{"method", config.method},
-           {"configuration", configuration},
-           {"model", model},
-           {"teacher", teacher},
-           {"complete", false},
-           {"layers", OrderedJson::array()},
-           {"ranking", OrderedJson::array()}};
-  if (!fs::exists(path_)) return;
-  const OrderedJson found = parse_ordered_json(read_file(path_), place);
-  const Json plain = found;
-  for (const ChangedKey& key : changed_keys(get<std::string>(plain, "configuration", place), configuration)) {
-    fail(place, ": holds a ranking with another configuration: ", key.path, " (there ",
-         key.before.empty() ? "absent" : key.before, ", now ", key.after.empty() ? "absent" : key.after,
-         "); restore it to continue, or choose another file");
-  }
-  for (const auto& [name, print] : {std::pair("model", model), std::pair("teacher", teacher)}) {
-    require(get<std::string>(plain, name, place) == print, place, ": holds a ranking of another ", name, "; choose another file");
-  }
-  ranking_parts::read(found, place);
-  json_ = found;
-}
-
-bool RankingFile::has(std::int64_t layer) const {
-  const auto& layers = json_["layers"];
-  return std::any_of(layers.begin(), layers.end(), [&](const auto& entry) { return entry["layer"] == layer; });
-}
-
-void RankingFile::set_baseline(const OrderedJson& figures) {
-  json_["baseline"] = figures;
-  write();
-}
-
-void RankingFile::add(const OrderedJson& figures) {
-  json_["layers"].push_back(figures);
-  auto& layers = json_["layers"];
-  std::sort(layers.begin(), layers.end(), [](const auto& a, const auto& b) { return a["layer"] < b["layer"]; });
-  write();
-}
-
-void RankingFile::finish() {
-  json_["complete"] = true;
-  write();
-}
-
-Ranking RankingFile::ranking() const {
-  return ranking_parts::read(json_, path_.string());
-}
-
-void RankingFile::write() {
-  json_["ranking"] = ranking().order;
-  if (path_.has_parent_path()) fs::create_directories(path_.parent_path());
-  write_json(path_, json_);
-}
-
 Ranking rank_layers(const RankConfig& config, const RankInputs& inputs, const fs::path& path) {
-  require(config.method == "loo" || inputs.teacher, inputs.place, ": mmr needs a teacher");
+  require(!config.distils() || inputs.teacher, inputs.place, ": ", config.method, " needs a teacher");
+  require(config.method != "list" || !config.layers.empty(), inputs.place, ": layers: missing, expected the order");
   ranking_parts::check_layers(config.layers, inputs.model.config(), inputs.place);
   const std::vector<std::int64_t> layers = config.layers.empty() ? attention_layers(inputs.model.config()) : config.layers;
   RankingFile file(path, config, model_fingerprint(inputs.model), inputs.teacher ? model_fingerprint(*inputs.teacher) : "");
   if (!file.complete()) {
-    (config.method == "loo" ? rank_by_leaving_out : rank_by_replacing)(config, inputs, layers, file);
+    const auto rank = config.method == "loo"   ? rank_by_leaving_out
+                      : config.method == "mmr" ? rank_by_replacing
+                      : config.method == "kl"  ? rank_by_restoring
+                                               : rank_by_order;
+    rank(config, inputs, layers, file);
     file.finish();
   }
   return file.ranking();
-}
-
-Ranking read_ranking(const fs::path& path) {
-  const OrderedJson json = parse_ordered_json(read_file(path), path.string());
-  require(json.is_object() && json.value("complete", false), path.string(), ": found no finished ranking");
-  return ranking_parts::read(json, path.string());
 }
 
 std::string model_fingerprint(const Model& model) {

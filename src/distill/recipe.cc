@@ -239,11 +239,12 @@ class RecipeRun {
     rank.method = stage.choose.method;
     if (rank.data.path.empty() && !rank.data.synthetic) rank.data = config_.data_of(stage);
     if (rank.seed == 0) rank.seed = config_.seed;
+    if (rank.count == 0) rank.count = count;
     if (stage.choose.candidates > 0) {
       rank.layers = first_open(earlier_order(stage), std::min(stage.choose.candidates, static_cast<std::int64_t>(open.size())));
     }
     entry["ranking"] = stage.name + "/ranking.json";
-    const RankInputs inputs{*models.student, teacher_, tokenizer_, place(stage) + ": choose"};
+    const RankInputs inputs{*models.student, teacher_, tokenizer_, place(stage) + ": choose", teacher_folder_};
     return first_open(rank_layers(rank, inputs, folder(stage.name) / "ranking.json").order, count);
   }
 

@@ -30,10 +30,10 @@ namespace molt {
 
 // How a stage chooses the layers that it converts.
 struct ChooseConfig {
-  std::string method = "mmr";        // loo, mmr, list
+  std::string method = "mmr";        // rank_methods()
   std::int64_t candidates = 0;       // rank only the first so many of the last ranking before this stage that are still attention
   std::vector<std::int64_t> layers;  // list: least important first
-  RankConfig rank;                   // its data, seed and mixer are the stage's unless given
+  RankConfig rank;                   // its data, seed, mixer and count are the stage's unless given
   void visit(ConfigVisitor& visitor);
 };
 

@@ -9,7 +9,7 @@
 namespace molt {
 
 void ChooseConfig::visit(ConfigVisitor& v) {
-  v.choice("method", method, {"loo", "mmr", "list"}, "loo, mmr: as `molt rank`; list: from an order that is known");
+  v.choice("method", method, rank_methods(), "As `molt rank`; list: from an order that is known");
   if (method == "list") {
     v.field("layers", layers, "Least important first; the first that are still attention are taken");
     return;

@@ -115,6 +115,30 @@ def test_rank_convert_and_what_they_refuse(folder):
     assert not (folder / "x").exists()
 
 
+def test_a_kl_guided_ranking_that_was_stopped_ends_as_one_that_was_not(folder):
+    command = ["rank", folder / "teacher", "--data", "synthetic", "--method", "kl", "--student-steps", 40, "--steps", 8, "--greedy",
+               "--held-out-tokens", 300, "--set", "micro_batch_tokens=300", "--set", "mixer.state_size=8", "--device", "cpu", "--threads", 1]
+    whole = molt(*command, "--output", folder / "kl-whole.json").stdout
+    stops = 0
+    # While the student trains, and once candidates are tried.
+    for sign in ("kl-cut_student/metrics.jsonl", "kl-cut.json"):
+        child = subprocess.Popen([MOLT, *map(str, command), "--output", folder / "kl-cut.json"], stdout=subprocess.DEVNULL,
+                                 stderr=subprocess.DEVNULL)
+        while child.poll() is None and not (folder / sign).exists():
+            time.sleep(0.002)
+        child.send_signal(signal.SIGINT)
+        stops += child.wait(timeout=60) == 130
+    assert stops > 0
+    assert molt(*command, "--output", folder / "kl-cut.json").stdout == whole
+    results = [json.loads((folder / name).read_text()) for name in ("kl-whole.json", "kl-cut.json")]
+    for result in results:
+        result["baseline"].pop("student")
+    assert results[0] == results[1] and len(results[0]["rounds"]) == 4
+    config = json.loads((folder / "kl-cut_student/checkpoints/00000040/export/config.json").read_text())
+    assert config["hybrid_block_layout"] == ["m2"] * 4
+    assert "layers: missing, expected the order" in error("rank", folder / "teacher", "--method", "list", "--output", folder / "x.json")
+
+
 def test_a_recipe_killed_again_and_again_ends_as_one_that_was_not(folder):
     recipe = folder / "recipe.yaml"
     recipe.write_text(RECIPE.format(folder=folder))
