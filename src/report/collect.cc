@@ -40,7 +40,7 @@ void check_folder_name(const std::string& name, const std::string& place) {
           "\", expected the name of a folder");
 }
 
-enum class Kind { recipe, training, evaluation, throughput };
+enum class Kind { recipe, training, evaluation, throughput, ranking };
 
 bool holds_evaluations(const fs::path& folder, int depth) {
   if (fs::exists(folder / "evaluation.json")) return true;
@@ -53,7 +53,7 @@ bool holds_evaluations(const fs::path& folder, int depth) {
 
 Kind kind_of(const fs::path& run) {
   require(fs::exists(run), run.string(), ": no such file or folder");
-  if (!fs::is_directory(run)) return Kind::throughput;
+  if (!fs::is_directory(run)) return is_ranking(run) ? Kind::ranking : Kind::throughput;
   if (fs::exists(run / "recipe.json")) return Kind::recipe;
   if (fs::exists(run / "metrics.jsonl")) return Kind::training;
   require(holds_evaluations(run, 2), run.string(),
@@ -76,6 +76,8 @@ class Collector {
         return add_evaluations(run, 2);
       case Kind::throughput:
         return add_throughput(run);
+      case Kind::ranking:
+        return add_ranking(run, unique_ranking_name(valid_text(run.stem().string())), {});
     }
   }
 
@@ -222,10 +224,7 @@ class Collector {
     if (entry.contains("loss") && !entry["loss"].is_null()) checkpoint.loss = get<double>(entry, "loss", place);
     totals[stage] = checkpoint.tokens.value_or(totals[from]);
 
-    if (fs::exists(home / "ranking.json")) {
-      result_.rankings.push_back(read_ranking(home / "ranking.json", checkpoint.name));
-      result_.rankings.back().chosen = checkpoint.converted;
-    }
+    if (fs::exists(home / "ranking.json")) add_ranking(home / "ranking.json", checkpoint.name, checkpoint.converted);
     add_scores(checkpoint, entry, home, place);
     result_.checkpoints.push_back(std::move(checkpoint));
   }
@@ -279,8 +278,26 @@ class Collector {
     for (const auto& [model, row] : read_throughput(file, throughput_files_)) find_or_add(model).throughput.push_back(row);
   }
 
+  std::string unique_ranking_name(const std::string& wanted) const {
+    const auto taken = [&](const std::string& name) {
+      return std::any_of(result_.rankings.begin(), result_.rankings.end(),
+                         [&](const LayerRanking& ranking) { return ranking.name == name; });
+    };
+    std::string name = wanted;
+    for (int i = 2; taken(name); ++i) name = concat(wanted, " ", i);
+    return name;
+  }
+
+  void add_ranking(const fs::path& file, const std::string& name, const std::vector<std::int64_t>& chosen) {
+    if (!rankings_read_.insert(real_path(file)).second) return;
+    result_.rankings.push_back(read_ranking(file, name));
+    result_.rankings.back().chosen = chosen;
+    const fs::path student = file.parent_path() / (file.stem().string() + "_student");
+    if (fs::exists(student / "metrics.jsonl")) result_.curves.push_back(read_curve(student, name + " (student)", 0));
+  }
+
   Collection result_;
-  std::set<fs::path> read_;
+  std::set<fs::path> read_, rankings_read_;
   std::int64_t throughput_files_ = 0;
 };
 

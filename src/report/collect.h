@@ -3,6 +3,7 @@
 //   a training run         metrics.jsonl, events.jsonl (src/train/metrics.h), the newest export
 //   an evaluation folder   <model>/<task>/ with evaluation.json, score.json, samples.jsonl (src/evaluate/evaluate.h)
 //   a throughput file      what `molt bench --json` prints
+//   a ranking file         what `molt rank` writes, its student's run with it
 // Results of one model are joined by its path. What is not there yet is left out, and a torn last line of a growing file is
 // skipped; a broken file is a UserError that names it and the place.
 #pragma once
@@ -68,15 +69,24 @@ struct Curve {
 struct LayerFigure {
   std::int64_t layer = 0;
   double score = 0, standard_error = 0;
+  std::int64_t round = 0;  // of a greedy ranking: the one in which the layer was picked
+};
+
+// The losses of one candidate while it trained.
+struct CandidateCurve {
+  std::int64_t layer = -1;                        // -1: kl's student with no layer restored
+  std::vector<std::pair<double, double>> points;  // step, loss
 };
 
 struct LayerRanking {
   std::string name;     // of its stage or file
-  std::string method;   // "loo", "mmr", …
-  std::string measure;  // what a score is: "rise of the loss (nats per token)"
+  std::string method;   // "loo", "mmr", "kl", …
+  std::string measure;  // what a score is: "rise of the loss (nats per token)"; empty for an order that nothing was measured for
+  std::string divergence;  // of mmr and kl: "reverse KL"
   bool complete = false;
-  std::optional<double> baseline;    // the same measure of the model as it was
-  std::vector<LayerFigure> layers;   // least important first
+  std::optional<double> baseline;   // the same measure of the model as it was
+  std::vector<LayerFigure> layers;  // least important first
+  std::vector<CandidateCurve> curves;
   std::vector<std::int64_t> chosen;  // those that were converted then
 };
 
@@ -91,7 +101,7 @@ struct Collection {
   std::vector<std::string> tasks() const;  // every task that has a score, by name
 };
 
-// UserError for a path that is none of the four kinds.
+// UserError for a path that is none of the five kinds.
 Collection collect(const std::vector<fs::path>& runs);
 
 }  // namespace molt::report

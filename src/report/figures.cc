@@ -6,19 +6,19 @@
 #include "base/error.h"
 #include "report/frontier.h"
 #include "report/plot.h"
+#include "report/ranking_figures.h"
 #include "report/text.h"
 
 namespace molt::report {
 
 namespace figure_parts {
 
+using plot::character_width;
 using plot::data;
 using plot::Frame;
+using plot::name_width;
 using plot::Range;
 using plot::rgb;
-
-constexpr std::size_t name_width = 24;   // characters at most
-constexpr double character_width = 8.6;  // pixels, of a wide font
 
 // ---- losses ----
 
@@ -90,59 +90,6 @@ void add_losses(const Collection& collection, const std::string& objective, std:
                                frame.key_at_right(), "set xrange [0:", std::max(plots.most_tokens / unit.size * 1.01, 1e-6),
                                "]\n", spans_much ? plot::logarithmic(plots.losses) : "", "unit = ", unit.size, "\n", plots.blocks,
                                "plot ", plots.plots, "\n")}));
-}
-
-// ---- importance of layers ----
-
-std::string importance_title(const LayerRanking& ranking) {
-  const std::string how = ranking.method == "loo"   ? "each left out"
-                          : ranking.method == "mmr" ? "each replaced by a trained Mamba"
-                                                    : shortened(ranking.method, name_width);
-  return concat("Layer importance (", shortened(ranking.name, 16), "), ", how, ranking.complete ? "" : " (not finished)");
-}
-
-void add_importance(const LayerRanking& ranking, std::vector<Figure>& figures) {
-  if (ranking.layers.empty()) return;
-  std::string chosen, others, errors, ticks;
-  Range bars;
-  for (std::size_t i = 0; i < ranking.layers.size(); ++i) {
-    const LayerFigure& figure = ranking.layers[i];
-    const bool is_chosen = std::find(ranking.chosen.begin(), ranking.chosen.end(), figure.layer) != ranking.chosen.end();
-    (is_chosen ? chosen : others) += concat(i, " ", figure.score, "\n");
-    errors += concat(i, " ", figure.score, " ", figure.standard_error, "\n");
-    ticks += concat(i ? ", " : "", "'", figure.layer, "' ", i);
-    bars.add(figure.score - figure.standard_error);
-    bars.add(figure.score + figure.standard_error);
-  }
-  if (ranking.baseline && *ranking.baseline > 0) bars.add(*ranking.baseline);
-  const bool spans_much = bars.low > 0 && bars.high > 30 * bars.low;
-  const double floor = spans_much ? bars.low / 1.5 : std::min(0.0, bars.low - 0.06 * (bars.high - bars.low));
-  const double ceiling = spans_much ? bars.high * 1.3 : std::max(1.06 * bars.high, floor + 1e-6);
-
-  std::string blocks = data("errors", errors), plots;
-  const auto add_boxes = [&](const char* name, const std::string& lines, const Colour& colour, const char* title) {
-    if (lines.empty()) return;
-    blocks += data(name, lines);
-    plots += concat("$", name, " using 1:2 with boxes fs solid 1 noborder lc ", rgb(colour), " title '", title, "', \\\n  ");
-  };
-  add_boxes("chosen", chosen, orange, "converted");
-  add_boxes("others", others, blue, chosen.empty() ? "candidates" : "kept");
-  plots += concat("$errors using 1:($2-$3):(0):(2*$3) with vectors nohead lw 1.4 lc ", rgb(ink), " notitle");
-  if (ranking.baseline && *ranking.baseline > 0)
-    plots += concat(", \\\n  ", *ranking.baseline, " with lines dt 2 lw 1.4 lc ", rgb(ink), " title 'baseline'");
-
-  const auto count = static_cast<int>(ranking.layers.size());
-  const Frame frame{std::max(760, 110 + 21 * count), 400, 84, 24, 66, 84};
-  const std::string title = importance_title(ranking);
-  figures.push_back(
-      draw({.name = plot::unique_name("importance-" + ranking.name, figures),
-            .title = title + ". Lines: standard error.",
-            .width = frame.width,
-            .height = frame.height,
-            .commands = concat(frame.commands(title, "layer, least important first", ranking.measure),
-                               "set boxwidth 0.72\nset xrange [-0.7:", count - 0.3, "]\nset yrange [", floor, ":", ceiling, "]\n",
-                               spans_much ? plot::logarithmic(bars) : "", "set xtics scale 0 ", count > 20 ? "font ',10' (" : "(",
-                               ticks, ")\nset grid noxtics\n", blocks, "plot ", plots, "\n")}));
 }
 
 // ---- layouts ----
@@ -225,7 +172,11 @@ Figures draw_figures(const Collection& collection) {
   for (const Curve& curve : collection.curves) {
     if (drawn.insert(curve.objective).second) figure_parts::add_losses(collection, curve.objective, figures.losses);
   }
-  for (const LayerRanking& ranking : collection.rankings) figure_parts::add_importance(ranking, figures.importance);
+  for (const LayerRanking& ranking : collection.rankings) {
+    add_importance(ranking, figures.importance);
+    add_candidates(ranking, figures.importance);
+  }
+  add_places(collection.rankings, figures.importance);
   return figures;
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "report/ranking_tables.h"
 #include "report/tables.h"
 #include "report/text.h"
 
@@ -29,6 +30,10 @@ constexpr const char* rules = R"(
   pre { background: var(--raised); border-radius: 6px; padding: 0.9rem 1.1rem; margin: 0.4rem 0 1.2rem; max-height: 24rem;
         overflow: auto; white-space: pre-wrap; overflow-wrap: anywhere; font: 0.875rem/1.5 ui-monospace, monospace; }
 )";
+
+constexpr const char* ranking_note =
+    "Place, least important first, and the score with its standard error. Correlations are over the layers in both rankings; "
+    "first half: how many layers both put into it.";
 
 std::string style() {
   std::string light = "--ground: #ffffff; --raised: #f6f8fa;", dark = "--ground: #0d1117; --raised: #161b22;";
@@ -109,6 +114,10 @@ std::string html_page(const Collection& collection, const Figures& figures) {
   html += section("Layouts", figures.layouts);
   html += section("Losses", figures.losses);
   html += section("Importance of layers", figures.importance);
+  if (collection.rankings.size() > 1) {
+    html += concat("<h2>Rankings side by side</h2>\n", to_html(places_table(collection)), "<p class=\"note\">", ranking_note,
+                   "</p>\n", to_html(agreement_table(collection)));
+  }
   if (settings(collection).size() > 1) html += "<h2>Throughput</h2>\n" + to_html(throughput_table(collection));
   html += sample_section(collection);
   return html + "</main>\n</body>\n</html>\n";
@@ -122,6 +131,10 @@ std::string markdown_page(const Collection& collection, const Figures& figures) 
   if (const std::string note = throughput_note(collection); !note.empty()) text += escape_markdown(note) + "\n\n";
   for (const Figure* figure : figures.all())
     text += concat("![", escape_markdown(figure->title), "](figures/", figure->name, ".svg)\n\n");
+  if (collection.rankings.size() > 1) {
+    text += concat("## Rankings side by side\n\n", to_markdown(places_table(collection)), "\n", ranking_note, "\n\n",
+                   to_markdown(agreement_table(collection)), "\n");
+  }
   if (settings(collection).size() > 1) text += concat("## Throughput\n\n", to_markdown(throughput_table(collection)), "\n");
   if (const Checkpoint* checkpoint = sampled(collection)) {
     const Sample& sample = *checkpoint->sample;

@@ -8,6 +8,9 @@
 
 namespace molt::report::plot {
 
+inline constexpr std::size_t name_width = 24;   // characters at most of a name beside a figure
+inline constexpr double character_width = 8.6;  // pixels, of a wide font
+
 std::string rgb(const Colour& colour);  // "rgb '#24292f'"
 // One block of numbers ($name) for a plot command to use.
 std::string data(const std::string& name, const std::string& lines);

@@ -103,6 +103,31 @@ Curve read_curve(const fs::path& run, const std::string& name, double offset) {
   return curve;
 }
 
+namespace file_parts {
+
+void add_curve(LayerRanking& ranking, const Json& entry, std::int64_t layer, const std::string& place) {
+  if (!entry.contains("curve")) return;
+  CandidateCurve curve{layer, {}};
+  for (const Json& point : entry["curve"]) {
+    require(point.is_array() && point.size() == 2, place, ": curve: expected pairs of step and loss");
+    if (point[0].is_number() && point[1].is_number()) curve.points.emplace_back(point[0], point[1]);
+  }
+  if (!curve.points.empty()) ranking.curves.push_back(std::move(curve));
+}
+
+std::string measure_of(const LayerRanking& ranking, bool by_accuracy) {
+  if (ranking.method == "loo") return by_accuracy ? "accuracy lost (fraction)" : "rise of the loss (nats per token)";
+  if (ranking.method == "random" || ranking.method == "uniform" || ranking.method == "list") return "";
+  return concat(ranking.divergence, ranking.method == "kl" ? " saved" : " left", " (nats per token)");
+}
+
+}  // namespace file_parts
+
+bool is_ranking(const fs::path& file) {
+  const Json json = read_json(file);
+  return json.is_object() && json.contains("method");
+}
+
 LayerRanking read_ranking(const fs::path& file, const std::string& name) {
   const Json json = read_json(file);
   const std::string place = file.string();
@@ -118,20 +143,23 @@ LayerRanking read_ranking(const fs::path& file, const std::string& name) {
     const auto score = file_parts::number(entry, "score", entry_place);
     if (!score) continue;
     ranking.layers.push_back({get<std::int64_t>(entry, "layer", entry_place), *score,
-                              file_parts::number(entry, "standard_error", entry_place).value_or(0)});
+                              file_parts::number(entry, "standard_error", entry_place).value_or(0),
+                              get_or<std::int64_t>(entry, "round", 0, entry_place)});
+    file_parts::add_curve(ranking, entry, ranking.layers.back().layer, entry_place);
     by_accuracy = by_accuracy || entry.contains("accuracy");
   }
   std::sort(ranking.layers.begin(), ranking.layers.end(), [](const LayerFigure& a, const LayerFigure& b) {
+    if (a.round != b.round) return a.round > b.round;
     return a.score != b.score ? a.score < b.score : a.layer > b.layer;
   });
-  if (ranking.method == "loo") {
-    ranking.measure = by_accuracy ? "accuracy lost (fraction)" : "rise of the loss (nats per token)";
-  } else {
-    const auto configuration = get_or<std::string>(json, "configuration", "", place);
-    const bool forward = configuration.find("distillation_loss_implementation: forward_kl") != std::string::npos;
-    ranking.measure = concat(forward ? "forward" : "reverse", " KL left (nats per token)");
-    if (json.contains("baseline")) ranking.baseline = file_parts::number(json["baseline"], "score", place + ": baseline");
-  }
+  const auto configuration = get_or<std::string>(json, "configuration", "", place);
+  const bool forward = configuration.find("distillation_loss_implementation: forward_kl") != std::string::npos;
+  ranking.divergence = forward ? "forward KL" : "reverse KL";
+  ranking.measure = file_parts::measure_of(ranking, by_accuracy);
+  if (!json.contains("baseline")) return ranking;
+  const Json& baseline = json["baseline"];
+  if (ranking.method == "mmr") ranking.baseline = file_parts::number(baseline, "score", place + ": baseline");
+  file_parts::add_curve(ranking, baseline, -1, place + ": baseline");
   return ranking;
 }
 

@@ -15,6 +15,8 @@ std::string valid_text(const std::string& text);
 // metrics.jsonl and events.jsonl of a training run, tokens counted from `offset` on, thinned to a few hundred points.
 Curve read_curve(const fs::path& run, const std::string& name, double offset);
 
+// Whether a file is a ranking's: a JSON object with "method".
+bool is_ranking(const fs::path& file);
 LayerRanking read_ranking(const fs::path& file, const std::string& name);
 
 // An object with "accuracy", "standard_error" and "items".

@@ -4,6 +4,7 @@
 #include "report/collect.h"
 #include "report/figures.h"
 #include "report/page.h"
+#include "report/ranking_tables.h"
 #include "report/tables.h"
 
 namespace molt::report {
@@ -22,7 +23,10 @@ Written write_report(const std::vector<fs::path>& runs, const fs::path& output) 
   }
   write_file(output / "report.md", markdown_page(collection, figures));
   write_file(output / "report.html", html_page(collection, figures));
-  return {output / "report.html", collection.checkpoints.empty() ? "" : to_markdown(checkpoint_table(collection))};
+  std::string tables = collection.checkpoints.empty() ? "" : to_markdown(checkpoint_table(collection));
+  const Table agreement = agreement_table(collection);
+  if (!agreement.rows.empty()) tables += concat(tables.empty() ? "" : "\n", to_markdown(agreement));
+  return {output / "report.html", tables};
 }
 
 }  // namespace molt::report

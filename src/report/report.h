@@ -8,8 +8,8 @@
 namespace molt::report {
 
 struct Written {
-  fs::path page;      // report.html
-  std::string table;  // the table of checkpoints in Markdown; empty without checkpoints
+  fs::path page;       // report.html
+  std::string tables;  // of checkpoints and of how rankings agree, in Markdown; empty without either
 };
 
 // Writes report.html, report.md and figures/NAME.{svg,png,gp} into `output`, over those of an earlier report. The scripts (.gp)
