@@ -8,11 +8,11 @@
 namespace molt {
 
 Command convert_command() {
-  return {"convert", "Replace attention layers by Mamba layers, or merge adapters",
+  return {"convert", "Replace attention layers by Mamba layers, restore them, or merge adapters",
           [](Arguments& arguments) -> std::function<int()> {
             struct Options {
               std::string model, teacher, mixer = "mamba", output;
-              std::vector<std::int64_t> layers;
+              std::vector<std::int64_t> layers, restore;
               std::vector<std::string> set;
               std::int64_t seed = 0;
               double shard_size = 5;
@@ -21,6 +21,7 @@ Command convert_command() {
             arguments.positional("MODEL", options->model, "Hugging Face folder, checkpoint or run; one of adapters is merged");
             arguments.option("--teacher", options->teacher, "Model whose attention weights are taken (default: MODEL itself)");
             arguments.option("--layers", options->layers, "Layers to convert, from 0; none with adapters: they are merged alone");
+            arguments.option("--restore", options->restore, "Layers that become the teacher's attention again");
             arguments.choice("--mixer", options->mixer, {"mamba"}, "What they become");
             arguments.option("--set", options->set, "Setting of the mixer: state_size=16, initialisation=aligned, …");
             arguments.option("--seed", options->seed, "Of the weights that attention does not provide");
@@ -33,17 +34,25 @@ Command convert_command() {
               FolderConversion conversion;
               conversion.model = resolve_model_folder(options->model);
               const bool merges = is_adapter_folder(conversion.model);
-              require(merges || !options->layers.empty(), "--layers: expected at least one layer, such as 3,5,7");
+              require(merges || !options->layers.empty() || !options->restore.empty(),
+                      "--layers: expected at least one layer, such as 3,5,7");
+              require(options->restore.empty() || !options->teacher.empty(),
+                      "--restore: expected --teacher beside it, the model whose attention comes back");
               if (!options->teacher.empty()) conversion.teacher = resolve_model_folder(options->teacher);
               conversion.layers = options->layers;
+              conversion.restore = options->restore;
               conversion.target = TargetMixerConfig::of(options->mixer);
               parse_config("", "--set", options->set, [&](ConfigVisitor& v) { conversion.target.settings->visit(v); });
               conversion.seed = static_cast<std::uint64_t>(options->seed);
               conversion.place = "--layers";
+              conversion.restore_place = "--restore";
               conversion.output = options->output;
               conversion.options.max_shard_bytes = shard_bytes(options->shard_size, "--shard-size");
               convert_folder(conversion);
               if (merges) log_info(concat(options->output, ": the adapters are merged into whole weights"));
+              if (!options->restore.empty()) {
+                log_info(concat(options->output, ": ", options->restore.size(), " layers are attention again"));
+              }
               if (!options->layers.empty()) {
                 log_info(concat(options->output, ": ", options->layers.size(), " layers are ", options->mixer));
               }

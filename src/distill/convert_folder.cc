@@ -2,6 +2,7 @@
 
 #include <c10/core/GradMode.h>
 
+#include <algorithm>
 #include <map>
 #include <optional>
 
@@ -55,6 +56,34 @@ class NewMixers {
   std::map<std::string, at::Tensor> parameters_;  // of layer_'s new mixer
 };
 
+// Whether a parameter belongs to a layer's attention that is restored.
+bool is_restored(const std::string& name, const std::vector<std::int64_t>& layers) {
+  return std::any_of(layers.begin(), layers.end(),
+                     [&](std::int64_t layer) { return name.starts_with(concat("layers.", layer, ".mixers.")); });
+}
+
+std::string listed(const std::vector<std::int64_t>& layers) {
+  std::string text;
+  for (const std::int64_t layer : layers) text += concat(text.empty() ? "" : ", ", layer);
+  return text;
+}
+
+std::string card(const FolderConversion& conversion, const ModelConfig& student) {
+  const fs::path& teacher = conversion.teacher.empty() ? conversion.model : conversion.teacher;
+  ModelCard card{.name = (conversion.output / ".").lexically_normal().parent_path().filename().string(),
+                 .teacher = teacher.string(),
+                 .layout = student.layout()};
+  if (!conversion.restore.empty()) {
+    card.history.push_back(concat("Layers ", listed(conversion.restore), " of `", conversion.model.string(),
+                                  "` became attention again, with the weights of `", teacher.string(), "`."));
+  }
+  if (!conversion.layers.empty()) {
+    card.history.push_back(concat("Layers ", listed(conversion.layers), " of `", conversion.model.string(), "` became ",
+                                  conversion.target.type, " layers. They have not been trained."));
+  }
+  return card.history.empty() ? "" : model_card_text(card);
+}
+
 }  // namespace folder_conversion
 
 void convert_folder(const FolderConversion& conversion) {
@@ -62,26 +91,22 @@ void convert_folder(const FolderConversion& conversion) {
   std::optional<StoredModel> other;
   if (!conversion.teacher.empty()) other.emplace(StoredModel::open(conversion.teacher));
   const StoredModel& teacher = other ? *other : source;
-  check_conversion(source.config(), teacher.config(), conversion.layers, conversion.place);
+  const ModelConfig restored = restored_config(source.config(), teacher.config(), conversion.restore, conversion.restore_place);
+  check_conversion(restored, teacher.config(), conversion.layers, conversion.place);
 
-  Model student(converted_config(source.config(), conversion.layers, conversion.target, conversion.place));
+  Model student(converted_config(restored, conversion.layers, conversion.target, conversion.place));
   student.to(at::kCPU, source.dtype());  // the tensors stay on the meta device
   folder_conversion::NewMixers mixers(conversion, teacher, student.config(), source.dtype());
   if (!conversion.layers.empty()) mixers.make(conversion.layers.front());  // says what does not fit before anything is written
 
-  std::string layers;
-  for (const std::int64_t layer : conversion.layers) layers += concat(layers.empty() ? "" : ", ", layer);
   ExportOptions options = conversion.options;
-  if (!conversion.layers.empty())
-    options.model_card = model_card_text({.name = (conversion.output / ".").lexically_normal().parent_path().filename().string(),
-                                          .teacher = (other ? conversion.teacher : conversion.model).string(),
-                                          .layout = student.config().layout(),
-                                          .history = {concat("Layers ", layers, " of `", conversion.model.string(), "` became ",
-                                                             conversion.target.type, " layers. They have not been trained.")}});
+  options.model_card = folder_conversion::card(conversion, student.config());
   options.like = conversion.model;
   options.source = [&](const std::string& name) {
     const at::Tensor fresh = mixers.find(name);
-    return fresh.defined() ? fresh : source.parameter(name, at::kCPU, source.dtype());
+    if (fresh.defined()) return fresh;
+    const bool from_teacher = folder_conversion::is_restored(name, conversion.restore);
+    return (from_teacher ? teacher : source).parameter(name, at::kCPU, source.dtype());
   };
   options.before_writing = [&](std::int64_t bytes, std::int64_t free) {
     log_info(concat(conversion.output.string(), ": needs ", human_bytes(static_cast<double>(bytes)), " of disk, ",

@@ -21,10 +21,15 @@ const OrderedJson* find_stage(const OrderedJson& index, const std::string& name)
 
 std::string sentence(const OrderedJson& stage) {
   std::string text = concat("Stage ", stage.value("name", ""), ", from ", stage.value("from", ""), ": ");
-  if (stage.contains("converted")) {
+  const auto listed = [&](const char* key) {
     std::string layers;
-    for (const auto& layer : stage["converted"]) layers += concat(layers.empty() ? "" : ", ", layer.get<std::int64_t>());
-    text += concat("attention layers ", layers, " became Mamba layers (chosen by ", stage.value("method", ""), "), then ");
+    for (const auto& layer : stage[key]) layers += concat(layers.empty() ? "" : ", ", layer.get<std::int64_t>());
+    return layers;
+  };
+  if (stage.contains("restored")) text += concat("layers ", listed("restored"), " became the teacher's attention again, then ");
+  if (stage.contains("converted")) {
+    text += concat("attention layers ", listed("converted"), " became Mamba layers (chosen by ", stage.value("method", ""),
+                   "), then ");
   }
   text += concat(human_count(stage.value("tokens", 0.0)), " tokens of training");
   if (stage.contains("loss")) text += concat(" to a loss of ", fixed_text(stage["loss"].get<double>(), 4));

@@ -123,6 +123,7 @@ class RecipeRun {
 
   void train_stage(const StageConfig& stage, const std::string& title, OrderedJson& entry) {
     RunModels models{open(stage.from), teacher_, tokenizer_, teacher_folder_};
+    if (!stage.restore.empty()) restore_layers(*models.student, *teacher_, stage.restore, place(stage) + ": restore");
     const auto before = static_cast<std::int64_t>(attention_layers(teacher_->config()).size() -
                                                   attention_layers(models.student->config()).size());
     const std::int64_t fresh = stage.mamba_layers - before;
@@ -134,6 +135,7 @@ class RecipeRun {
     fs::create_directories(folder(stage.name));
     keep_resolved_config(folder(stage.name), resolved(stage), fs::exists(folder(stage.name) / "config.yaml"));
     entry["status"] = "running";
+    if (!stage.restore.empty()) entry["restored"] = stage.restore;
     index_.write();
 
     std::int64_t tokens = 0;
@@ -222,7 +224,8 @@ class RecipeRun {
   }
 
   std::vector<std::int64_t> choose(const StageConfig& stage, const RunModels& models, std::int64_t count, OrderedJson& entry) {
-    const std::vector<std::int64_t> open = attention_layers(models.student->config());
+    std::vector<std::int64_t> open = attention_layers(models.student->config());
+    std::erase_if(open, [&](std::int64_t layer) { return std::count(stage.restore.begin(), stage.restore.end(), layer) > 0; });
     const auto first_open = [&](const std::vector<std::int64_t>& order, std::int64_t wanted) {
       std::vector<std::int64_t> chosen;
       for (const std::int64_t layer : order) {
@@ -242,6 +245,8 @@ class RecipeRun {
     if (rank.count == 0) rank.count = count;
     if (stage.choose.candidates > 0) {
       rank.layers = first_open(earlier_order(stage), std::min(stage.choose.candidates, static_cast<std::int64_t>(open.size())));
+    } else if (rank.layers.empty() && !stage.restore.empty()) {
+      rank.layers = open;  // not what was just restored
     }
     entry["ranking"] = stage.name + "/ranking.json";
     const RankInputs inputs{*models.student, teacher_, tokenizer_, place(stage) + ": choose", teacher_folder_};

@@ -9,7 +9,8 @@
 //
 // recipe.json, paths relative to its folder:
 //   {"recipe", "teacher": {"path", "layout", "parameters", "scores"},
-//    "stages": [{"name", "from", "status": "pending" | "running" | "finished", "method", "mamba_layers", "converted": [layers],
+//    "stages": [{"name", "from", "status": "pending" | "running" | "finished", "method", "mamba_layers", "restored", "converted":
+//    [layers],
 //                "layout", "ranking", "match", "run", "export", "tokens" (of the stage), "total_tokens" (since the teacher),
 //                "loss", "evaluation": {…}, "scores": {task: {…}}, "seconds"}]}
 // A key that does not apply to a stage, or is not known yet, is absent.
@@ -39,7 +40,8 @@ struct ChooseConfig {
 
 struct StageConfig {
   std::string name, from = "teacher";
-  std::int64_t mamba_layers = 0;  // in the model after this stage
+  std::int64_t mamba_layers = 0;      // in the model after this stage
+  std::vector<std::int64_t> restore;  // Mamba layers that become the teacher's attention again, before others are converted
   ChooseConfig choose;
   TargetMixerConfig convert = TargetMixerConfig::of("mamba");
   HeadConfig head;  // a distillation_model (teacher) or none: SFT

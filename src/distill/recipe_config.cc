@@ -1,8 +1,10 @@
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <set>
 
 #include "base/error.h"
 #include "distill/recipe.h"
+#include "formats/config_json.h"
 #include "formats/hugging_face.h"
 #include "model/config.h"
 
@@ -43,9 +45,13 @@ void check_stages(const RecipeConfig& recipe, const std::string& place) {
       fail(at, ": from: found \"", stage.from, "\", expected teacher or an earlier stage",
            near.empty() ? "" : concat(" (did you mean \"", near, "\"?)"));
     }
-    require(stage.mamba_layers >= parent->second, at, ": mamba_layers: found ", stage.mamba_layers, ", expected at least the ",
-            parent->second, " of ", stage.from, ", from which it starts");
-    const std::int64_t fresh = stage.mamba_layers - parent->second, candidates = stage.choose.candidates;
+    const std::int64_t restored = std::ssize(stage.restore);
+    require(restored <= parent->second, at, ": restore: found ", restored, " layers, expected at most the ", parent->second,
+            " Mamba layers of ", stage.from, ", from which it starts");
+    require(stage.mamba_layers >= parent->second - restored, at, ": mamba_layers: found ", stage.mamba_layers,
+            ", expected at least the ", parent->second, " of ", stage.from, ", from which it starts",
+            restored > 0 ? concat(", less the ", restored, " restored") : "");
+    const std::int64_t fresh = stage.mamba_layers - parent->second + restored, candidates = stage.choose.candidates;
     require(candidates == 0 || candidates >= fresh, at, ": choose.candidates: found ", candidates, ", expected at least the ",
             fresh, " layers that are converted");
     const std::string& teacher = stage.head.distillation_model;
@@ -62,6 +68,7 @@ void StageConfig::visit(ConfigVisitor& v) {
   v.field("name", name, "Of the stage and its folder");
   v.field("from", from, "The stage that it starts from, or teacher");
   v.field("mamba_layers", mamba_layers, "How many layers are Mamba after it; as many as before: nothing is converted");
+  v.field("restore", restore, "Mamba layers that get the teacher's attention back, before others are converted");
   v.field("convert", convert, "What the converted layers become");
   if (v.reading()) choose.rank.mixer = convert;
   v.field("choose", choose, "Which layers are converted");
@@ -112,19 +119,49 @@ void RecipeConfig::visit(ConfigVisitor& v) {
   recipe_config::check_stages(*this, v.place());
 }
 
+namespace recipe_config {
+
+// Which layers are Mamba by then is not known either: the first ones stand for those that are restored.
+ModelConfig with_restored(const ModelConfig& parent, const ModelConfig& teacher, const std::vector<std::int64_t>& layers,
+                          const std::string& place) {
+  std::set<std::int64_t> seen;
+  for (const std::int64_t layer : layers) {
+    require(layer >= 0 && layer < teacher.num_layers(), place, ": found layer ", layer, ", expected 0 to ",
+            teacher.num_layers() - 1);
+    require(seen.insert(layer).second, place, ": layer ", layer, " is named twice");
+  }
+  const std::vector<std::int64_t> before = attention_layers(teacher), now = attention_layers(parent);
+  std::vector<std::int64_t> converted;
+  std::set_difference(before.begin(), before.end(), now.begin(), now.end(), std::back_inserter(converted));
+  converted.resize(std::min(converted.size(), layers.size()));
+  return restored_config(parent, teacher, converted, place);
+}
+
+// What no export could express must not come out after hours of training.
+void check_exportable(const ModelConfig& config, const std::string& place) {
+  try {
+    make_config_json(config, family_for(config, Json()), OrderedJson(), "float32");
+  } catch (const UserError& error) {
+    fail(place, ": convert: ", error.what());
+  }
+}
+
+}  // namespace recipe_config
+
 std::map<std::string, ModelConfig> stage_configs(const RecipeConfig& recipe, const ModelConfig& teacher,
                                                  const std::string& place) {
   std::map<std::string, ModelConfig> configs = {{"teacher", teacher}};
   for (const StageConfig& stage : recipe.stages) {
-    const ModelConfig& parent = configs.at(stage.from);
     const std::string at = concat(place, ": stage ", stage.name);
-    std::vector<std::int64_t> open = attention_layers(parent);
+    const ModelConfig begin = recipe_config::with_restored(configs.at(stage.from), teacher, stage.restore, at + ": restore");
+    const std::vector<std::int64_t> open = attention_layers(begin);
     const auto before = static_cast<std::int64_t>(attention_layers(teacher).size() - open.size());
     const auto fresh = static_cast<std::size_t>(stage.mamba_layers - before);
     require(fresh <= open.size(), at, ": mamba_layers: found ", stage.mamba_layers, ", expected at most ",
             before + std::ssize(open), ", the attention layers of the teacher");
     configs[stage.name] =
-        converted_config(parent, {open.end() - static_cast<std::ptrdiff_t>(fresh), open.end()}, stage.convert, at);
+        converted_config(begin, {open.end() - static_cast<std::ptrdiff_t>(fresh), open.end()}, stage.convert, at);
+    recipe_config::check_exportable(configs[stage.name], at);
   }
   return configs;
 }

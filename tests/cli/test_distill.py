@@ -107,6 +107,10 @@ def test_rank_convert_and_what_they_refuse(folder):
     weights = (folder / "hybrid/model.safetensors").read_bytes()
     assert "exists already" in error("convert", folder / "hybrid", "--layers", "0", "--output", folder / "hybrid")
     assert (folder / "hybrid/model.safetensors").read_bytes() == weights
+    molt("convert", folder / "hybrid", "--restore", "3", "--teacher", folder / "teacher", "--output", folder / "restored")
+    config = json.loads((folder / "restored/config.json").read_text())
+    assert config["hybrid_block_layout"] == ["t", "m2", "t", "t"]
+    assert "expected --teacher beside it" in error("convert", folder / "hybrid", "--restore", "3", "--output", folder / "x")
     (folder / "mine").mkdir()
     (folder / "mine/note.txt").write_text("keep")
     assert "exists already" in error("convert", folder / "teacher", "--layers", "0", "--output", folder / "mine")

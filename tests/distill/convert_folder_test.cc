@@ -63,6 +63,38 @@ TEST_F(ConvertFolder, WritesTheBytesThatTheWholeModelWouldHave) {
   }
 }
 
+TEST_F(ConvertFolder, RestoresLayersFromTheTeachersFolder) {
+  write_teacher("teacher", 5, at::kBFloat16);
+  write_teacher("other", 6, at::kBFloat16);
+  convert_folder(conversion({0, 1, 2}));
+  FolderConversion back = conversion({3});
+  back.model = folder / "converted";
+  back.teacher = folder / "other";
+  back.restore = {2, 0};
+  back.restore_place = "--restore";
+  back.output = folder / "back";
+  convert_folder(back);
+
+  const auto student = load_model(folder / "converted", {.dtype = at::kBFloat16}),
+             teacher = load_model(folder / "other", {.dtype = at::kBFloat16});
+  restore_layers(*student, *teacher, {2, 0}, "--restore");
+  convert_layers(*student, *teacher, {3}, mamba(), 3, "--layers");
+  const auto written = load_model(folder / "back", {.dtype = at::kBFloat16});
+  EXPECT_TRUE(same_weights(*written, *student));
+  EXPECT_EQ(read_json(folder / "back/config.json")["hybrid_block_layout"], Json({"t", "m2", "t", "m2"}));
+  EXPECT_NE(read_file(folder / "back/README.md").find("Layers 2, 0 of"), std::string::npos);
+
+  // All of them restored: the teacher's own predictions, in a hybrid's form.
+  back.teacher = folder / "teacher";
+  back.restore = {0, 1, 2};
+  back.layers.clear();
+  back.output = folder / "all";
+  convert_folder(back);
+  EXPECT_TRUE(same_weights(*load_model(folder / "all"), *load_model(folder / "teacher")));
+  back.restore = {3};
+  EXPECT_EQ(error_of([&] { convert_folder(back); }), "--restore: layer 3 is attention already, expected one that was converted");
+}
+
 TEST_F(ConvertFolder, SaysWhatIsWrongBeforeItWrites) {
   write_teacher("teacher", 5, at::kFloat);
   EXPECT_EQ(error_of([&] { convert_folder(conversion({1, 4})); }), "--layers: found layer 4, expected 0 to 3");

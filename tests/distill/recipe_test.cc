@@ -172,8 +172,51 @@ TEST_F(Recipe, MistakesAreNamed) {
   EXPECT_EQ(message({"stages[1].choose.candidates=1", "stages[1].mamba_layers=3", "stages[2].mamba_layers=3"}),
             "toy.yaml: stages[1]: choose.candidates: found 1, expected at least the 2 layers that are converted");
   EXPECT_NE(message({"stages[0].head.distillation_model=big"}).find("expected teacher, or nothing"), std::string::npos);
+  const std::string sizes = message({"stages[1].convert.dt_rank=2"});  // one's layers have 4
+  EXPECT_NE(sizes.find("toy.yaml: stage two: convert: "), std::string::npos) << sizes;
+  EXPECT_NE(sizes.find("dt_rank"), std::string::npos) << sizes;
   EXPECT_EQ(message({"output="}), "toy.yaml: output: missing, expected a folder");
   EXPECT_FALSE(fs::exists(folder / "b/one"));
+}
+
+TEST_F(Recipe, AStageRestoresLayersAndTrainsWhatItIsTold) {
+  RecipeConfig swap = config("swap");
+  swap.evaluate.clear();
+  swap.stages.resize(2);
+  StageConfig &first = swap.stages[0], &second = swap.stages[1];
+  first.mamba_layers = 3;
+  first.choose.method = "list";
+  first.choose.layers = {3, 1, 2};
+  first.training.trainable = {"layers.*.mixers.mamba.*"};
+  second.mamba_layers = 2;  // two of three restored, and layer 0 converted
+  second.restore = {3, 1};
+  second.choose.method = "list";
+  second.choose.layers = {3, 1, 0};
+  second.match.reset();
+  second.training.trainable = {"*"};
+  run(swap);
+  const Json stages = index("swap")["stages"];
+  EXPECT_EQ(stages[0]["layout"], Json({"t", "m2", "m2", "m2"}));
+  EXPECT_EQ(stages[1]["restored"], Json({3, 1}));
+  EXPECT_EQ(stages[1]["converted"], Json(std::vector<int>{0}));
+  EXPECT_EQ(stages[1]["layout"], Json({"m2", "t", "m2", "t"}));
+  const auto one = load_model(folder / "swap/one/export"), two = load_model(folder / "swap/two/export");
+  EXPECT_EQ(Json(two->config().layout()), stages[1]["layout"]);
+  // Only the new mixers trained at first, everything afterwards.
+  EXPECT_EQ(difference(parameter(*one, "layers.1.mlp.down.weight"), parameter(*teacher, "layers.1.mlp.down.weight")), 0);
+  EXPECT_GT(difference(parameter(*two, "layers.1.mlp.down.weight"), parameter(*teacher, "layers.1.mlp.down.weight")), 0);
+  const double moved = difference(parameter(*two, "layers.3.mixers.attention.qkv.weight"),
+                                  parameter(*teacher, "layers.3.mixers.attention.qkv.weight"));
+  EXPECT_GT(moved, 0);
+  EXPECT_LT(moved, 0.02);  // four small steps from the teacher's
+  EXPECT_NE(read_file(folder / "swap/two/export/README.md").find("layers 3, 1 became the teacher's attention again"),
+            std::string::npos);
+
+  const auto message = [&](const std::vector<std::string>& set) { return error_of([&] { run(config("b", set)); }); };
+  EXPECT_EQ(message({"stages[1].restore=[0, 1]", "stages[1].mamba_layers=0"}),
+            "toy.yaml: stages[1]: restore: found 2 layers, expected at most the 1 Mamba layers of one, from which it starts");
+  EXPECT_EQ(message({"stages[1].restore=[7]", "stages[1].mamba_layers=2"}),
+            "toy.yaml: stage two: restore: found layer 7, expected 0 to 3");
 }
 
 TEST_F(Recipe, TheListNamesTheLayers) {
