@@ -54,6 +54,7 @@ double ranking_flops(const StageConfig& stage, const Model& student, const Model
 }
 
 double tokens_of(const LoopConfig& loop) {
+  if (loop.tokens > 0) return static_cast<double>(loop.tokens);
   return static_cast<double>(loop.steps) * static_cast<double>(loop.micro_batches) * static_cast<double>(loop.micro_batch_tokens);
 }
 
@@ -92,6 +93,7 @@ class Planner {
     plan.how = stage.head.distills() ? stage.head.distillation_loss_implementation : "SFT";
     const double tokens = tokens_of(stage.training);
     plan.tokens = tokens;
+    plan.at_most = stage.training.flat.window > 0 || (stage.match && stage.match->flat.window > 0);
     plan.student_flops = tokens * 3 * student.flops(context);
     plan.teacher_flops = stage.head.distills() ? tokens * teacher_.flops(context) : 0;
     if (!fresh.empty()) {
@@ -196,8 +198,9 @@ std::string plan_text(const RecipePlan& plan, const Machine& machine) {
   for (const StagePlan& stage : plan.stages) {
     tokens += stage.tokens;
     flops += stage.student_flops + stage.teacher_flops + stage.ranking_flops;
-    work.push_back({stage.name, stage.from, concat(stage.mamba_layers, "/", stage.layers), stage.how, human_count(stage.tokens),
-                    scientific(stage.student_flops), scientific(stage.teacher_flops), scientific(stage.ranking_flops)});
+    work.push_back({stage.name, stage.from, concat(stage.mamba_layers, "/", stage.layers), stage.how,
+                    concat(stage.at_most ? "<= " : "", human_count(stage.tokens)), scientific(stage.student_flops),
+                    scientific(stage.teacher_flops), scientific(stage.ranking_flops)});
     const MemoryPlan& m = stage.memory;
     memory.push_back({stage.name, human_count(stage.trained), human_bytes(m.teacher), human_bytes(m.student),
                       human_bytes(m.gradients), human_bytes(m.optimizer), human_bytes(m.saving), human_bytes(m.activations),

@@ -14,6 +14,7 @@ struct StagePlan {
   std::int64_t layers = 0, mamba_layers = 0;
   double parameters = 0, trained = 0;
   double tokens = 0;                            // of end-to-end training and matching
+  bool at_most = false;                         // a flat loss may end them earlier
   double student_flops = 0, teacher_flops = 0;  // of those tokens, forward and backward
   double ranking_flops = 0;
   MemoryPlan memory;

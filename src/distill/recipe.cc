@@ -26,6 +26,12 @@ std::string position_key(DataConfig data) {
   return to_yaml(data);
 }
 
+std::string length_words(const LoopConfig& loop) {
+  const std::string most =
+      loop.tokens > 0 ? human_count(static_cast<double>(loop.tokens)) + " tokens" : concat(loop.steps, " steps");
+  return loop.flat.window > 0 ? concat("at most ", most, ", until the loss is flat") : most;
+}
+
 class RecipeRun {
  public:
   RecipeRun(const RecipeConfig& config, const RecipeOptions& options)
@@ -131,7 +137,7 @@ class RecipeRun {
                     " Mamba layers of ", models.student->config().num_layers(),
                     fresh > 0 ? concat(", chosen by ", stage.choose.method) : "", ", ",
                     stage.head.distills() ? stage.head.distillation_loss_implementation : "next-token loss", ", ",
-                    stage.training.steps, " steps"));
+                    length_words(stage.training)));
     fs::create_directories(folder(stage.name));
     keep_resolved_config(folder(stage.name), resolved(stage), fs::exists(folder(stage.name) / "config.yaml"));
     entry["status"] = "running";

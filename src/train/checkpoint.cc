@@ -63,10 +63,10 @@ fs::path save_checkpoint(const fs::path& run, const Checkpoint& checkpoint,
   NamedTensors tensors;
   for (const Parameter& parameter : checkpoint.tensors) tensors.emplace_back(parameter.name, parameter.value);
   write_safetensors(folder.path() / "optimizer.safetensors", tensors);
-  const OrderedJson state = {{"step", checkpoint.step},         {"tokens", checkpoint.tokens},     {"loss", checkpoint.loss},
-                             {"seconds", checkpoint.seconds},   {"device", checkpoint.device},     {"dtype", checkpoint.dtype},
-                             {"threads", checkpoint.threads},   {"versions", checkpoint.versions}, {"data", *checkpoint.data},
-                             {"interval", *checkpoint.interval}};
+  const OrderedJson state = {{"step", checkpoint.step},          {"tokens", checkpoint.tokens},     {"loss", checkpoint.loss},
+                             {"seconds", checkpoint.seconds},    {"device", checkpoint.device},     {"dtype", checkpoint.dtype},
+                             {"threads", checkpoint.threads},    {"versions", checkpoint.versions}, {"data", *checkpoint.data},
+                             {"interval", *checkpoint.interval}, {"horizon", *checkpoint.horizon}};
   write_json(folder.path() / "state.json", state);
   write_checksums(folder.path());
   folder.commit();
@@ -87,7 +87,7 @@ Checkpoint read_checkpoint(const fs::path& folder) {
   result.device = get<std::string>(state, "device", place);
   result.dtype = get<std::string>(state, "dtype", place);
   result.threads = static_cast<int>(get<std::int64_t>(state, "threads", place));
-  for (const char* key : {"data", "interval", "versions"}) {
+  for (const char* key : {"data", "interval", "horizon", "versions"}) {
     require(state.contains(key), place, ": found no \"", key, "\", expected the state of a run");
   }
   for (const auto& [name, version] : state["versions"].items()) {
@@ -95,6 +95,7 @@ Checkpoint read_checkpoint(const fs::path& folder) {
   }
   result.data = std::make_shared<const Json>(state["data"]);
   result.interval = std::make_shared<const Json>(state["interval"]);
+  result.horizon = std::make_shared<const Json>(state["horizon"]);
   const SafetensorsFile file = SafetensorsFile::open(folder / "optimizer.safetensors");
   for (const TensorInfo& info : file.tensors()) result.tensors.push_back({info.name, file.tensor(info.name)});
   return result;

@@ -29,6 +29,7 @@ struct Checkpoint {
   double loss = 0;                       // mean of the log interval so far, for people
   std::shared_ptr<const Json> data;      // position of the BatchSource
   std::shared_ptr<const Json> interval;  // IntervalSums
+  std::shared_ptr<const Json> horizon;   // of Horizon
   std::vector<Parameter> tensors;        // of optimizer.safetensors; read ones lie in the mapped file
 };
 

@@ -39,16 +39,18 @@ LoopResult Trainer::run() {
   // A run stopped between a checkpoint and its evaluation owes it.
   if (step_ > 0 && evaluation_due() && log_->evaluated_step() < step_) evaluate();
   throw_if_interrupted();
-  Progress progress("training", config_.steps, "steps");
-  progress.update(step_);
+  Progress progress("training", horizon_.total(), horizon_.unit());
+  const auto done = [&] { return config_.tokens > 0 ? tokens_ : step_; };
+  progress.update(done());
   const bool on_cpu = parts_.model.device().is_cpu();
   while (!last()) {
     step();
     const bool interrupted = interrupt_signal() != 0;
+    if (on_cpu || horizon_.window_ends(step_)) collect();  // it may end the run
     const bool save_now = last() || interrupted || due(config_.checkpoint_every);
-    if (on_cpu || save_now || due(config_.log_every)) collect();
+    if (save_now || due(config_.log_every)) collect();
     if (last() || due(config_.log_every)) write_interval();
-    progress.update(step_, note());
+    progress.update(done(), note());
     note_checkpoint(/*wait=*/false);
     if (save_now) save();
     if (last() || interrupted) note_checkpoint(true);
@@ -87,10 +89,13 @@ void Trainer::step() {
   require(pending.weight > 0, "training data: found no token with a loss weight in the ", pending.tokens, " tokens of step ",
           step_ + 1, ", expected at least one");
   pending.limit = spike_limit_.value();
-  if (config_.log_layer_norms && (step_ + 1 == config_.steps || (step_ + 1) % config_.log_every == 0)) {
+  pending.total_tokens = tokens_ + pending.tokens;
+  const bool logs = horizon_.reached(step_ + 1, pending.total_tokens) || (step_ + 1) % config_.log_every == 0;
+  if (config_.log_layer_norms && logs) {
     pending.layer_norms = layer_gradient_norms(optimizer_.buffers(), pending.weight);
   }
-  pending.gradient_norm = optimizer_.step(learning_rate(step_), pending.weight, pending.limit);
+  learning_rate_ = config_.optimizer.learning_rate * horizon_.factor(step_, tokens_);
+  pending.gradient_norm = optimizer_.step(learning_rate_, pending.weight, pending.limit);
   spike_limit_.observe(pending.gradient_norm);
   averages_.update();
   ++step_;
@@ -132,6 +137,9 @@ void Trainer::collect() {
       interval_.gradient_norm += gradient_norm;
       last_loss_ = loss / step.weight;
     }
+    if (horizon_.observe(step.step + 1, step.total_tokens, good ? loss : 0, good ? step.weight : 0)) {
+      log_->event("flat", {{"step", step.step + 1}, {"loss", horizon_.window_loss()}});
+    }
     for (const auto& [name, sum] : step.sums) interval_.sums[name] += good ? *value : 0.0, ++value;
     layer_norms_.clear();
     for (const auto& [name, norm] : step.layer_norms) layer_norms_[name] = *value++;
@@ -154,7 +162,7 @@ void Trainer::write_interval() {
                         {.step = step_,
                          .tokens = tokens_,
                          .seconds = seconds_,
-                         .learning_rate = learning_rate(step_ - 1),
+                         .learning_rate = learning_rate_,
                          .memory = memory_in_use(parts_.model.device()),
                          .step_tokens = config_.micro_batches * config_.micro_batch_tokens,
                          .peak_flops = peak_flops_},

@@ -17,6 +17,7 @@
 #include "data/batch_source.h"
 #include "model/model.h"
 #include "train/guard.h"
+#include "train/horizon.h"
 #include "train/objective.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
@@ -25,6 +26,8 @@ namespace molt {
 
 struct LoopConfig {
   std::int64_t steps = 1000;
+  std::int64_t tokens = 0;  // ends the run instead of steps (horizon.h); 0: steps do
+  FlatConfig flat;
   std::int64_t micro_batch_tokens = 4096;  // tokens of one forward and backward pass
   std::int64_t micro_batches = 1;          // accumulated into one step
   OptimizerConfig optimizer;
@@ -68,10 +71,11 @@ struct LoopResult {
   fs::path checkpoint;                       // the last one's folder
 };
 
-// Runs to config.steps. The model's trainable tensors are moved into flat buffers (flatten_trainable); frozen ones keep their
-// storage, so what they share with a teacher stays shared. When a run is continued, the model must be what it was at the start
-// (from the same files and seeds): the checkpoint puts the trained weights back. Throws Interrupted after saving a checkpoint
-// when a signal came, UserError when the guard stops the run (the batch is saved in the run folder) or nothing can be written.
+// Runs to where the horizon is (horizon.h). The model's trainable tensors are moved into flat buffers (flatten_trainable); frozen
+// ones keep their storage, so what they share with a teacher stays shared. When a run is continued, the model must be what it was
+// at the start (from the same files and seeds): the checkpoint puts the trained weights back. Throws Interrupted after saving a
+// checkpoint when a signal came, UserError when the guard stops the run (the batch is saved in the run folder) or nothing can be
+// written.
 LoopResult train(const LoopConfig& config, const LoopParts& parts);
 
 }  // namespace molt

@@ -5,6 +5,8 @@ namespace molt {
 
 void LoopConfig::visit(ConfigVisitor& v) {
   v.field("steps", steps, "Optimizer steps");
+  v.field("tokens", tokens, "The run ends once so many have been trained on, whatever `steps` says; 0: it does not");
+  v.field("flat", flat, "When the loss has stopped falling, the run ends before that");
   v.field("micro_batch_tokens", micro_batch_tokens, "Tokens of one forward and backward pass");
   v.field("micro_batches", micro_batches, "Passes whose gradients are added up for one step");
   v.field("optimizer", optimizer, "AdamW, or Muon with it");
@@ -31,6 +33,7 @@ void LoopConfig::visit(ConfigVisitor& v) {
     require(value >= low, v.place(), ": ", key, ": found ", value, ", expected a number from ", low, " up");
   };
   at_least("steps", steps, 1);
+  at_least("tokens", tokens, 0);
   at_least("micro_batch_tokens", micro_batch_tokens, 2);
   at_least("micro_batches", micro_batches, 1);
   at_least("evaluate_every", evaluate_every, 0);

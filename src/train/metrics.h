@@ -8,8 +8,8 @@
 //   {"step", "evaluation": {"<evaluator>.<figure>": …}}
 // A run that is continued cuts what lies beyond its checkpoint, so the file reads as one uninterrupted run.
 //
-// events.jsonl: {"time" (UTC), "event", …} for start, resume, checkpoint, evaluation, interrupted, nonfinite, spike, end; never
-// cut.
+// events.jsonl: {"time" (UTC), "event", …} for start, resume, checkpoint, evaluation, interrupted, nonfinite, spike, flat, end;
+// never cut.
 #pragma once
 #include <ATen/core/Tensor.h>
 

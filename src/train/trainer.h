@@ -20,6 +20,7 @@ namespace molt::train_loop {
 // A step whose figures are still on the device: reading them would wait for it.
 struct PendingStep {
   std::int64_t step = 0, tokens = 0;
+  std::int64_t total_tokens = 0;  // of the run, this step's included
   double weight = 0, flops = 0;
   at::Tensor loss, gradient_norm;                 // fp64 and fp32 scalars
   at::Tensor limit;                               // of gradient_norm, fp32 scalar; undefined: none
@@ -57,11 +58,8 @@ class Trainer {
   void evaluate_or_save();
 
   bool due(std::int64_t every) const { return every > 0 && step_ % every == 0; }
-  bool last() const { return step_ == config_.steps; }
+  bool last() const { return horizon_.reached(step_, tokens_); }
   bool evaluation_due() const { return !parts_.evaluators.empty() && (last() || due(config_.evaluate_every)); }
-  double learning_rate(std::int64_t step) const {
-    return config_.optimizer.learning_rate * schedule_factor(config_.schedule, step, config_.steps);
-  }
   std::map<std::string, std::string> versions() const;
 
   const LoopConfig& config_;
@@ -70,6 +68,7 @@ class Trainer {
   Optimizer optimizer_;
   AveragedWeights averages_;
   SpikeLimit spike_limit_;
+  Horizon horizon_;
   CheckpointWriter writer_;
   std::unique_ptr<RunLog> log_;
   std::vector<PendingStep> pending_;
@@ -77,6 +76,7 @@ class Trainer {
   Figures layer_norms_;  // of the last step that was collected
   std::int64_t skipped_in_a_row_ = 0;
   std::int64_t step_ = 0, tokens_ = 0;  // done
+  double learning_rate_ = 0;            // of the last step
   double seconds_ = 0;
   double last_loss_ = 0;      // of the last good step that was collected
   double interval_loss_ = 0;  // of the last line of metrics

@@ -35,6 +35,7 @@ Trainer::Trainer(const LoopConfig& config, const LoopParts& parts)
       optimizer_(make_optimizer(config, parts.model)),
       averages_(config.average_decay, optimizer_),
       spike_limit_(config.guard, parts.model.device()),
+      horizon_(config),
       writer_(parts.run, {config.keep_checkpoints, config.keep_every}) {}
 
 void Trainer::start() {
@@ -86,6 +87,7 @@ void Trainer::restore(const Checkpoint& checkpoint) {
     if (!name.starts_with("random.") && !name.starts_with("guard.") && !name.ends_with(".average")) state.push_back(tensor);
   }
   IntervalSums interval = IntervalSums::from_json(*checkpoint.interval, folder + "/state.json: interval");
+  horizon_.restore(*checkpoint.horizon, folder + "/state.json: horizon");
   parts_.source.restore(*checkpoint.data);
   optimizer_.restore(state, checkpoint.step, tensors);
   averages_.restore(checkpoint.tensors, tensors);
@@ -134,6 +136,7 @@ Checkpoint Trainer::checkpoint_now() const {
   checkpoint.loss = interval_.steps > interval_.skipped ? interval_.mean_loss() : interval_loss_;
   checkpoint.data = std::make_shared<const Json>(parts_.source.position());
   checkpoint.interval = std::make_shared<const Json>(interval_.to_json());
+  checkpoint.horizon = std::make_shared<const Json>(horizon_.state());
   for (const auto& state :
        {optimizer_.state(), averages_.state(), spike_limit_.state(), generator_states(parts_.model.device())}) {
     checkpoint.tensors.insert(checkpoint.tensors.end(), state.begin(), state.end());
