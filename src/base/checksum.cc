@@ -1,10 +1,16 @@
 #include "base/checksum.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <array>
+#include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <vector>
 
+#include "base/descriptors.h"
 #include "base/error.h"
 #include "base/json.h"
 
@@ -45,9 +51,29 @@ __attribute__((target("sse4.2"))) std::uint32_t by_instruction(std::string_view 
 }
 #endif
 
+struct Content {
+  std::int64_t bytes = 0;
+  std::uint32_t sum = 0;
+};
+
+// Read piece by piece: the pages of a mapped file would count as the process's memory.
+Content content_of(const fs::path& path) {
+  const descriptors::Descriptor file = descriptors::open_file(path, O_RDONLY | O_CLOEXEC, "read");
+  std::vector<char> piece(1 << 20);
+  Content content;
+  for (;;) {
+    const ssize_t got = ::read(file, piece.data(), piece.size());
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) descriptors::fail_system(path, "read");
+    if (got == 0) return content;
+    content.sum = crc32c({piece.data(), static_cast<std::size_t>(got)}, content.sum);
+    content.bytes += got;
+  }
+}
+
 OrderedJson entry_of(const fs::path& file) {
-  const auto mapped = MappedFile::open(file, Access::sequential);
-  return {{"bytes", mapped->size()}, {"crc32c", crc32c_text(crc32c(mapped->text()))}};
+  const Content content = content_of(file);
+  return {{"bytes", content.bytes}, {"crc32c", crc32c_text(content.sum)}};
 }
 
 }  // namespace checksums
@@ -67,7 +93,7 @@ std::string crc32c_text(std::uint32_t sum) {
 }
 
 std::uint32_t file_crc32c(const fs::path& path) {
-  return crc32c(MappedFile::open(path, Access::sequential)->text());
+  return checksums::content_of(path).sum;
 }
 
 void write_checksums(const fs::path& folder) {
@@ -88,11 +114,10 @@ void verify_checksums(const fs::path& folder) {
   for (const auto& [name, expected] : files.items()) {
     const fs::path path = folder / name;
     require(fs::is_regular_file(path), path.string(), ": missing, but ", list.string(), " lists it");
-    const auto file = MappedFile::open(path, Access::sequential);
+    const checksums::Content content = checksums::content_of(path);
     const auto bytes = get<std::int64_t>(expected, "bytes", concat(list.string(), ": ", name));
-    require(static_cast<std::int64_t>(file->size()) == bytes, path.string(), ": found ", file->size(), " bytes, expected ",
-            bytes);
-    const std::string found = crc32c_text(crc32c(file->text()));
+    require(content.bytes == bytes, path.string(), ": found ", content.bytes, " bytes, expected ", bytes);
+    const std::string found = crc32c_text(content.sum);
     const auto sum = get<std::string>(expected, "crc32c", concat(list.string(), ": ", name));
     require(found == sum, path.string(), ": the content is damaged: found the checksum ", found, ", expected ", sum);
   }

@@ -14,7 +14,7 @@
 #include "distill/objective.h"
 #include "distill/run_training.h"
 #include "formats/hugging_face.h"
-#include "train/patterns.h"
+#include "train/trained_names.h"
 
 namespace molt {
 
@@ -27,12 +27,6 @@ std::int64_t mean_context(const DataConfig& data, std::int64_t micro_batch_token
   constexpr std::int64_t synthetic_problem = 128;
   const std::int64_t sample = data.max_length > 0 ? data.max_length : data.synthetic ? synthetic_problem : micro_batch_tokens;
   return std::max<std::int64_t>(1, sample / 2);
-}
-
-std::set<std::string> trained_names(Model& model, const std::vector<std::string>& patterns, const std::string& place) {
-  std::vector<std::string> names;
-  for (const Parameter& parameter : model.parameters()) names.push_back(parameter.name);
-  return select_names(patterns, names, place);
 }
 
 double ranking_flops(const StageConfig& stage, const Model& student, const Model& teacher, std::int64_t candidates,

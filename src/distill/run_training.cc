@@ -5,12 +5,15 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/random.h"
 #include "distill/objective.h"
 #include "formats/hugging_face.h"
 #include "formats/peft.h"
+#include "train/trained_names.h"
 
 namespace molt {
 
@@ -131,6 +134,29 @@ std::unique_ptr<BatchSource> open_source(const DataConfig& data, const std::shar
   return packed_source(std::move(parts), derive_seed(seed, "data"), data);
 }
 
+MemoryPlan plan_run(const TrainConfig& config, RunModels& models) {
+  MemoryPlan plan;
+  Model& student = *models.student;
+  std::set<const void*> counted;  // storage that exists once, however many names it has
+  const auto bytes = [&](const at::Tensor& value) {
+    return counted.insert(value.const_data_ptr()).second ? static_cast<double>(value.nbytes()) : 0.0;
+  };
+  const std::unique_ptr<Model> teacher = models.teacher ? models.teacher->share() : nullptr;
+  if (teacher) teacher->visit([&](const std::string&, at::Tensor& value) { plan.teacher += bytes(value); });
+  const std::set<std::string> trained = trained_names(student, config.training.trainable, "training.trainable");
+  double values = 0;
+  student.visit([&](const std::string& name, at::Tensor& value) {
+    const bool trains = trained.contains(name);  // and moves to memory of its own
+    plan.student += trains ? static_cast<double>(value.nbytes()) : bytes(value);
+    if (trains) values += static_cast<double>(value.numel());
+  });
+  plan_training(plan, values, config.training, student.dtype(), student.device());
+  plan.activations = activation_bytes(
+      student, teacher.get(),
+      {config.training.micro_batch_tokens, recompute_of(config.training.recompute), student.dtype(), student.device()});
+  return plan;
+}
+
 LoopResult run_training(const TrainConfig& config, RunModels& models, const RunOptions& options) {
   require(!config.output.empty(), options.place, ": output: missing, expected the run folder");
   const auto seed = static_cast<std::uint64_t>(config.seed);
@@ -153,6 +179,12 @@ LoopResult run_training(const TrainConfig& config, RunModels& models, const RunO
   }
 
   const ExportOptions exported{.max_shard_bytes = shard_bytes(config.shard_size, options.place), .like = models.like};
+  std::shared_ptr<const OrderedJson> memory_plan;
+  if (own) {
+    const MemoryPlan plan = plan_run(config, models);
+    log_info(concat(config.output, ": plans with ", memory_text(plan)));
+    memory_plan = std::make_shared<const OrderedJson>(to_json(plan));
+  }
   const LoopParts parts{
       .model = *models.student,
       .objective = objective,
@@ -166,6 +198,7 @@ LoopResult run_training(const TrainConfig& config, RunModels& models, const RunO
       .resolved_config = options.resolved.empty() ? to_yaml(config) : options.resolved,
       .seed = derive_seed(seed, "loop"),
       .versions = options.versions,
+      .memory_plan = memory_plan,
   };
   return train(config.training, parts);
 }

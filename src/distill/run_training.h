@@ -7,6 +7,7 @@
 
 #include "text/tokenizer.h"
 #include "train/config.h"
+#include "train/memory_plan.h"
 
 namespace molt {
 
@@ -37,6 +38,9 @@ std::unique_ptr<Objective> make_objective(const HeadConfig& head, std::shared_pt
 // The batches of a data section in the order of the seed. A sample with a token that the model does not know is a UserError.
 std::unique_ptr<BatchSource> open_source(const DataConfig& data, const std::shared_ptr<const Tokenizer>& tokenizer,
                                          std::int64_t vocabulary, std::uint64_t seed, const std::string& place);
+
+// How much memory a run of these models takes, with the head's objective.
+MemoryPlan plan_run(const TrainConfig& config, RunModels& models);
 
 struct RunOptions {
   std::string place;                            // of the configuration, starts errors

@@ -61,7 +61,8 @@ struct LoopParts {
   std::function<void(Model&, const fs::path&)> export_model;  // writes the Hugging Face folder of a checkpoint
   std::string resolved_config;  // YAML kept as run/config.yaml; a run continued with another one is a UserError naming the keys
   std::uint64_t seed = 0;       // of LibTorch's generators, for components that draw from them
-  std::map<std::string, std::string> versions = {};  // of the program, kept in events and checkpoints beside LibTorch's
+  std::map<std::string, std::string> versions = {};     // of the program, kept in events and checkpoints beside LibTorch's
+  std::shared_ptr<const OrderedJson> memory_plan = {};  // kept in events; null: none
 };
 
 struct LoopResult {

@@ -1,7 +1,10 @@
 #include "train/memory_plan.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
+#include "base/error.h"
+#include "base/progress.h"
 #include "ops/linear_loss/linear_loss.h"
 
 namespace molt {
@@ -40,6 +43,25 @@ double logits(const Model& model, bool teacher, const ActivationShape& shape) {
 }
 
 }  // namespace memory_plan
+
+OrderedJson to_json(const MemoryPlan& plan) {
+  return {{"teacher", plan.teacher},     {"student", plan.student}, {"gradients", plan.gradients},
+          {"optimizer", plan.optimizer}, {"saving", plan.saving},   {"activations", plan.activations},
+          {"total", plan.total()}};
+}
+
+std::string memory_text(const MemoryPlan& plan) {
+  std::string parts;
+  const auto add = [&](const char* name, double bytes) {
+    if (bytes > 0) parts += concat(parts.empty() ? ": " : ", ", name, " ", human_bytes(bytes));
+  };
+  add("weights", plan.teacher + plan.student);
+  add("gradients", plan.gradients);
+  add("optimizer", plan.optimizer);
+  add("copy to save", plan.saving);
+  add("activations", plan.activations);
+  return human_bytes(plan.total()) + parts;
+}
 
 double activation_bytes(Model& student, Model* teacher, const ActivationShape& shape) {
   using namespace memory_plan;

@@ -1,7 +1,9 @@
 // How much memory training takes, from the shapes of a model alone: no weights are read.
 #pragma once
 #include <cstdint>
+#include <string>
 
+#include "base/json.h"
 #include "model/model.h"
 #include "train/loop.h"
 
@@ -17,6 +19,11 @@ struct MemoryPlan {
   double activations = 0;  // at the peak: what backward needs, and what passes through the widest place beside it
   double total() const { return teacher + student + gradients + optimizer + saving + activations; }
 };
+
+// Its parts and "total", for events.jsonl.
+OrderedJson to_json(const MemoryPlan& plan);
+// "1.20 GiB: weights 312 MiB, gradients …", for people; what is nothing is left out.
+std::string memory_text(const MemoryPlan& plan);
 
 // What a micro-batch's activations depend on beside the models.
 struct ActivationShape {

@@ -6,21 +6,16 @@
 
 #include "base/error.h"
 #include "base/log.h"
-#include "train/patterns.h"
 #include "train/peak_flops.h"
 #include "train/random_state.h"
 #include "train/resolved_config.h"
+#include "train/trained_names.h"
 #include "train/trainer.h"
 
 namespace molt::train_loop {
 
 Optimizer make_optimizer(const LoopConfig& config, Model& model) {
-  std::vector<std::string> names, adapters;
-  for (const Parameter& parameter : model.parameters()) {
-    (is_adapter(parameter.name) ? adapters : names).push_back(parameter.name);
-  }
-  if (!adapters.empty()) names = adapters;
-  const std::set<std::string> chosen = select_names(config.trainable, names, "training.trainable");
+  const std::set<std::string> chosen = trained_names(model, config.trainable, "training.trainable");
   return Optimizer(config.optimizer, flatten_trainable([&](const ParameterVisitor& visitor) { model.visit(visitor); },
                                                        [&](const std::string& name) { return chosen.contains(name); },
                                                        [&](const std::string& name, const at::Tensor& value) {
@@ -50,6 +45,7 @@ void Trainer::start() {
                          {"dtype", c10::toString(parts_.model.dtype())},
                          {"threads", at::get_num_threads()},
                          {"versions", versions()}};
+  if (parts_.memory_plan) details["memory_plan"] = *parts_.memory_plan;
   if (resumed) details["checkpoint"] = checkpoint_.string();
   log_->event(resumed ? "resume" : "start", details);
 }
