@@ -54,10 +54,21 @@ struct LossPlots {
   }
 };
 
+// How the curve of held-out data looks but for its colour: each of several sets has points of its own.
+std::string held_out_look(std::size_t set) {
+  constexpr int points[] = {6, 4, 8, 12, 10};  // circle, square, triangle up, diamond, triangle down; all open
+  return concat("linespoints pt ", points[set % std::size(points)], " ps 0.7 dt 2 lw 1.2 lc ");
+}
+
 void add_losses(const Collection& collection, const std::string& objective, std::vector<Figure>& figures) {
-  constexpr const char* held_out_look = "linespoints pt 6 ps 0.7 dt 2 lw 1.2 lc ";
   LossPlots plots;
-  bool held_out = false;
+  std::set<std::string> held_out;
+  for (const Curve& curve : collection.curves) {
+    if (curve.objective != objective) continue;
+    for (const auto& [set, points] : curve.held_out) {
+      if (!points.empty()) held_out.insert(set);
+    }
+  }
   std::size_t index = 0;
   for (const Curve& curve : collection.curves) {
     if (curve.objective != objective) continue;
@@ -65,19 +76,23 @@ void add_losses(const Collection& collection, const std::string& objective, std:
     plots.add(curve.training, concat(curve.training.size() == 1 ? "points pt 7 ps 0.6 lc " : "lines lw 1.6 lc ", colour,
                                      " title ", quoted(name)));
     if (!curve.training.empty()) plots.longest = std::max(plots.longest, length(name));
-    for (const auto& [unused, points] : curve.held_out) {
-      held_out = held_out || !points.empty();
-      plots.add(points, concat(held_out_look, colour, " notitle"));
+    for (const auto& [set, points] : curve.held_out) {
+      const auto place = static_cast<std::size_t>(std::distance(held_out.begin(), held_out.lower_bound(set)));
+      plots.add(points, concat(held_out_look(place), colour, " notitle"));
     }
   }
   if (plots.losses.empty()) return;
-  if (held_out) {
-    plots.plots += concat(", \\\n  keyentry with ", held_out_look, rgb(ink), " title 'held out'");
-    plots.longest = std::max<std::size_t>(plots.longest, 8);
+  std::size_t place = 0;
+  for (const std::string& set : held_out) {
+    const std::string name = held_out.size() == 1 ? "held out" : shortened("held out: " + set, name_width);
+    plots.plots += concat(", \\\n  keyentry with ", held_out_look(place++), rgb(ink), " title ", quoted(name));
+    plots.longest = std::max(plots.longest, length(name));
   }
   const bool spans_much = plots.losses.low > 0 && plots.losses.high > 20 * plots.losses.low;
   const std::string words = objective_words(objective), title = "Loss while training: " + words;
   const Unit unit = token_unit(plots.most_tokens);
+  const bool staged = std::any_of(collection.checkpoints.begin(), collection.checkpoints.end(),
+                                  [](const Checkpoint& checkpoint) { return !checkpoint.from.empty(); });
   const int key = static_cast<int>(72 + character_width * static_cast<double>(plots.longest));
   const Frame frame{760, 420, 84, key, 66, 48};
   figures.push_back(
@@ -85,7 +100,7 @@ void add_losses(const Collection& collection, const std::string& objective, std:
             .title = title,
             .width = frame.width,
             .height = frame.height,
-            .commands = concat(frame.commands(title, concat("tokens since the teacher", unit.words),
+            .commands = concat(frame.commands(title, concat(staged ? "tokens since the teacher" : "tokens", unit.words),
                                               concat(words, objective == "matching" ? "" : " (nats per token)")),
                                frame.key_at_right(), "set xrange [0:", std::max(plots.most_tokens / unit.size * 1.01, 1e-6),
                                "]\n", spans_much ? plot::logarithmic(plots.losses) : "", "unit = ", unit.size, "\n", plots.blocks,
