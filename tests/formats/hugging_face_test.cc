@@ -234,10 +234,13 @@ TEST_F(HuggingFace, CarriesTheSourcesFilesOver) {
   write_file(path("teacher") / "tokenizer.json", R"({"added_tokens": [{"id": 5, "content": "</s>"}]})");
   write_file(path("teacher") / "tokenizer_config.json", R"({"eos_token": {"content": "</s>"}, "bos_token": null})");
   write_file(path("teacher") / "chat_template.jinja", "{{ messages }}");
+  fs::create_directories(path("teacher") / "additional_chat_templates");
+  write_file(path("teacher") / "additional_chat_templates/tool_use.jinja", "{{ tools }}");
   write_file(path("teacher") / "optimizer.bin", "not theirs to have");
   export_model(*random_model(hybrid), path("out"),
                {.like = path("teacher"), .metadata = {{"stage", "H-30"}}, .model_card = "# Card\n"});
   EXPECT_EQ(read_file(path("out") / "chat_template.jinja"), "{{ messages }}");
+  EXPECT_EQ(read_file(path("out") / "additional_chat_templates/tool_use.jinja"), "{{ tools }}");
   EXPECT_EQ(read_file(path("out") / "tokenizer.json"), read_file(path("teacher") / "tokenizer.json"));
   EXPECT_EQ(read_file(path("out") / "README.md"), "# Card\n");
   EXPECT_FALSE(fs::exists(path("out") / "optimizer.bin"));
