@@ -92,6 +92,17 @@ ModelCard stage_card(const OrderedJson& index, const std::string& name, const Js
   return card;
 }
 
+OrderedJson stage_scores(const OrderedJson& index, const std::string& name) {
+  const OrderedJson* stage = model_cards::find_stage(index, name);
+  MOLT_CHECK(stage, "no stage ", name);
+  OrderedJson result = {{"stage", name}, {"teacher", index["teacher"].value("path", "")}};
+  for (const char* key : {"total_tokens", "loss", "evaluation", "scores"}) {
+    if (stage->contains(key)) result[key] = (*stage)[key];
+  }
+  if (index["teacher"].contains("scores")) result["teacher_scores"] = index["teacher"]["scores"];
+  return result;
+}
+
 std::string model_card_text(const ModelCard& card) {
   const auto mamba = std::count(card.layout.begin(), card.layout.end(), "m2");
   std::string text =

@@ -1,4 +1,5 @@
-// README.md of an export, in the form that Hugging Face shows: layout, how it was made, scores, throughput, how to load it.
+// What an export says of itself: scores.json, and README.md in the form that Hugging Face shows: layout, how it was made, scores,
+// throughput, how to load it.
 #pragma once
 #include <string>
 #include <vector>
@@ -19,6 +20,10 @@ struct ModelCard {
 
 // What is known of a stage: `index` is a recipe.json, `bench` the output of `molt bench --json`, or null.
 ModelCard stage_card(const OrderedJson& index, const std::string& stage, const Json& bench);
+
+// scores.json of a stage's export: {"stage", "teacher" (its folder), "total_tokens", "loss", "evaluation", "scores",
+// "teacher_scores"}, the index's figures; what is not known is left out.
+OrderedJson stage_scores(const OrderedJson& index, const std::string& stage);
 
 std::string model_card_text(const ModelCard& card);
 

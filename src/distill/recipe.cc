@@ -116,15 +116,17 @@ class RecipeRun {
       log_info(title + ": finished");
     }
     score(entry, stage.name, [&] { return open(stage.name); });
-    write_card(stage.name);
+    write_results(stage.name);
   }
 
-  // Throughput is known when `molt bench --json` of these exports lies beside the index.
-  void write_card(const std::string& stage) const {
-    if (!fs::exists(folder(stage) / "export")) return;  // moved away since it was finished
+  // What the export says of itself. Throughput is known when `molt bench --json` of these exports lies beside the index.
+  void write_results(const std::string& stage) const {
+    const fs::path exported = folder(stage) / "export";
+    if (!fs::exists(exported)) return;  // moved away since it was finished
+    write_json(exported / "scores.json", stage_scores(index_.json(), stage));
     const fs::path bench = output_ / "bench.json";
     const Json measured = fs::exists(bench) ? read_json(bench) : Json();
-    write_file(folder(stage) / "export" / "README.md", model_card_text(stage_card(index_.json(), stage, measured)));
+    write_file(exported / "README.md", model_card_text(stage_card(index_.json(), stage, measured)));
   }
 
   void train_stage(const StageConfig& stage, const std::string& title, OrderedJson& entry) {

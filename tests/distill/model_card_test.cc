@@ -34,6 +34,15 @@ TEST(ModelCard, SaysHowAStageWasMadeAndWhatIsKnownOfIt) {
   }
 }
 
+TEST(ModelCard, TheScoresOfAStageAreThoseOfTheIndex) {
+  const OrderedJson scores = stage_scores(index, "H-1-SFT");
+  EXPECT_EQ(scores["scores"], index["stages"][1]["scores"]);
+  EXPECT_EQ(scores["teacher_scores"], index["teacher"]["scores"]);
+  EXPECT_EQ(scores["teacher"], "models/teacher");
+  EXPECT_FALSE(scores.contains("loss"));
+  EXPECT_EQ(stage_scores(index, "H-1")["loss"], 0.25);
+}
+
 TEST(ModelCard, LeavesOutWhatIsNotKnown) {
   const std::string text = model_card_text(stage_card(index, "H-1", Json()));
   EXPECT_EQ(text.find("## Scores"), std::string::npos);

@@ -78,6 +78,9 @@ TEST_F(Recipe, RunsItsStagesAndBranchesAndLeavesAnIndex) {
     EXPECT_TRUE(fs::exists(folder / "a" / stage["run"].get<std::string>() / "metrics.jsonl"));
     EXPECT_TRUE(stage["evaluation"].contains("test.loss"));
     EXPECT_TRUE(fs::exists(folder / "a" / name / "export" / "tokenizer.json"));
+    const Json own = read_json(folder / "a" / name / "export" / "scores.json");
+    EXPECT_EQ(own["evaluation"], stage["evaluation"]);
+    EXPECT_EQ(own["total_tokens"], stage["total_tokens"]);
     EXPECT_TRUE(fs::exists(folder / "a" / name / "export" / "model.safetensors.index.json"));
   }
   EXPECT_EQ(stages["one"]["ranking"], "one/ranking.json");
