@@ -8,6 +8,7 @@
 #include "cli/options.h"
 #include "cli/version.h"
 #include "distill/layout_strip.h"
+#include "distill/measure.h"
 #include "distill/plan.h"
 #include "distill/recipe.h"
 
@@ -18,7 +19,7 @@ namespace distill_command_parts {
 struct Options {
   std::string recipe;
   std::vector<std::string> set;
-  bool dry_run = false;
+  bool dry_run = false, measure = false;
   ComputeOptions compute;
 };
 
@@ -42,9 +43,14 @@ int run(const Options& options) {
   if (!options.compute.device_name.empty()) recipe.device = options.compute.device_name;
   if (!options.compute.dtype_name.empty()) recipe.dtype = options.compute.dtype_name;
   set_threads(options.compute.threads);
+  require(options.dry_run || !options.measure, "--measure: expected --dry-run beside it");
   if (options.dry_run) {
-    std::cout << plan_text(plan_recipe(recipe, teacher_config(recipe, options.recipe), options.recipe),
-                           this_machine(recipe.device, options.recipe));
+    const ModelConfig teacher = teacher_config(recipe, options.recipe);
+    const Machine machine = this_machine(recipe.device, options.recipe, recipe.output);
+    RecipePlan plan = plan_recipe(recipe, teacher, options.recipe);
+    catch_interrupts();
+    if (options.measure) measure_recipe(recipe, teacher, machine, options.recipe, plan);
+    std::cout << plan_text(plan, machine);
     return 0;
   }
   catch_interrupts();
@@ -66,7 +72,8 @@ Command distill_command() {
             auto options = std::make_shared<distill_command_parts::Options>();
             arguments.positional("RECIPE", options->recipe, "YAML file (molt config recipe shows what it may say)");
             arguments.option("--set", options->set, "Override a key of the recipe: stages[0].training.steps=100");
-            arguments.flag("--dry-run", options->dry_run, "Print tokens, FLOPs, memory and what fits on this machine");
+            arguments.flag("--dry-run", options->dry_run, "Print tokens, FLOPs, memory, disk and what fits on this machine");
+            arguments.flag("--measure", options->measure, "With --dry-run: also how long it takes, from a short trial");
             options->compute.declare(arguments);
             return [options] { return distill_command_parts::run(*options); };
           }};

@@ -176,25 +176,37 @@ RecipePlan plan_recipe(const RecipeConfig& recipe, const ModelConfig& teacher, c
   return plan;
 }
 
-Machine this_machine(const std::string& device, const std::string& place) {
-  if (device_of(device, place).is_cuda()) {
-    return {"GPU", static_cast<double>(c10::getDeviceAllocator(at::kCUDA)->getMemoryInfo(0).second)};
-  }
-  return {"RAM", static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE))};
+Machine this_machine(const std::string& device, const std::string& place, const fs::path& output) {
+  const bool on_gpu = device_of(device, place).is_cuda();
+  Machine machine{on_gpu ? "GPU" : "RAM", 0, 0};
+  machine.bytes = on_gpu ? static_cast<double>(c10::getDeviceAllocator(at::kCUDA)->getMemoryInfo(0).second)
+                         : static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
+  if (output.empty()) return machine;
+  fs::path folder = fs::absolute(output);
+  while (!fs::exists(folder) && folder.has_relative_path()) folder = folder.parent_path();
+  std::error_code error;
+  const fs::space_info space = fs::space(folder, error);
+  if (!error) machine.free_disk = static_cast<double>(space.available);
+  return machine;
 }
 
 std::string plan_text(const RecipePlan& plan, const Machine& machine) {
   using planning::scientific;
-  double tokens = 0, flops = 0;
+  double tokens = 0, flops = 0, disk = 0, seconds = 0;
+  const bool measured = std::any_of(plan.stages.begin(), plan.stages.end(), [](const StagePlan& s) { return s.seconds > 0; });
   std::vector<std::vector<std::string>> work = {{"stage", "from", "Mamba", "how", "tokens", "student", "teacher", "ranking"}};
+  if (measured) work.back().emplace_back("time");
   std::vector<std::vector<std::string>> memory = {
       {"stage", "trained", "teacher", "student", "gradients", "optimizer", "saving", "activations", "total", "disk", ""}};
   for (const StagePlan& stage : plan.stages) {
     tokens += stage.tokens;
     flops += stage.student_flops + stage.teacher_flops + stage.ranking_flops;
+    disk += stage.disk;
+    seconds += stage.seconds;
     work.push_back({stage.name, stage.from, concat(stage.mamba_layers, "/", stage.layers), stage.how,
                     concat(stage.at_most ? "<= " : "", human_count(stage.tokens)), scientific(stage.student_flops),
                     scientific(stage.teacher_flops), scientific(stage.ranking_flops)});
+    if (measured) work.back().push_back(stage.seconds > 0 ? human_time(stage.seconds) : "-");
     const MemoryPlan& m = stage.memory;
     memory.push_back({stage.name, human_count(stage.trained), human_bytes(m.teacher), human_bytes(m.student),
                       human_bytes(m.gradients), human_bytes(m.optimizer), human_bytes(m.saving), human_bytes(m.activations),
@@ -202,9 +214,12 @@ std::string plan_text(const RecipePlan& plan, const Machine& machine) {
   }
   return concat("teacher: ", human_count(plan.teacher_parameters), " parameters (", fixed_text(plan.teacher_parameters / 1e9, 3),
                 " B)\n\nWork: tokens, and FLOPs at ", plan.context, " tokens of context\n", text_table(work), "in all ",
-                human_count(tokens), " tokens, ", scientific(flops), " FLOPs\n\nMemory while training in ",
-                c10::toString(plan.dtype), " (activations are an estimate), against ", human_bytes(machine.bytes), " of ",
-                machine.memory, "\n", text_table(memory));
+                human_count(tokens), " tokens, ", scientific(flops), " FLOPs",
+                measured ? concat(", about ", human_time(seconds), " by a short trial, evaluations not counted") : "",
+                "\n\nMemory while training in ", c10::toString(plan.dtype), " (activations are an estimate), against ",
+                human_bytes(machine.bytes), " of ", machine.memory, "\n", text_table(memory), "in all ", human_bytes(disk),
+                " of disk for checkpoints and exports",
+                machine.free_disk > 0 ? concat(", ", human_bytes(machine.free_disk), " are free") : "", "\n");
 }
 
 }  // namespace molt

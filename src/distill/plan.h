@@ -18,7 +18,8 @@ struct StagePlan {
   double student_flops = 0, teacher_flops = 0;  // of those tokens, forward and backward
   double ranking_flops = 0;
   MemoryPlan memory;
-  double disk = 0;  // bytes: checkpoints at their most, and the export
+  double disk = 0;     // bytes: checkpoints at their most, and the export
+  double seconds = 0;  // of rankings and trainings, where they were measured (measure.h)
 };
 
 struct RecipePlan {
@@ -36,8 +37,10 @@ RecipePlan plan_recipe(const RecipeConfig& recipe, const ModelConfig& teacher, c
 struct Machine {
   std::string memory;
   double bytes;
+  double free_disk = 0;  // bytes where the recipe's output will lie; 0: not known
 };
-Machine this_machine(const std::string& device, const std::string& place);
+// `output` need not be there yet.
+Machine this_machine(const std::string& device, const std::string& place, const fs::path& output = {});
 
 // The plan as a table for people, with what fits.
 std::string plan_text(const RecipePlan& plan, const Machine& machine);

@@ -52,6 +52,9 @@ struct LoopConfig {
 // Of LoopConfig's word.
 Recompute recompute_of(const std::string& word);
 
+// The optimizer of a model's trainable tensors, which are moved into its flat buffers. UserError for patterns that match none.
+Optimizer make_optimizer(const LoopConfig& config, Model& model);
+
 struct LoopParts {
   Model& model;
   Objective& objective;

@@ -12,7 +12,7 @@
 #include "train/trained_names.h"
 #include "train/trainer.h"
 
-namespace molt::train_loop {
+namespace molt {
 
 Optimizer make_optimizer(const LoopConfig& config, Model& model) {
   const std::set<std::string> chosen = trained_names(model, config.trainable, "training.trainable");
@@ -22,6 +22,8 @@ Optimizer make_optimizer(const LoopConfig& config, Model& model) {
                                                          return uses_muon(config.optimizer, name, value);
                                                        }));
 }
+
+namespace train_loop {
 
 Trainer::Trainer(const LoopConfig& config, const LoopParts& parts)
     : config_(config),
@@ -174,4 +176,6 @@ std::map<std::string, std::string> Trainer::versions() const {
   return result;
 }
 
-}  // namespace molt::train_loop
+}  // namespace train_loop
+
+}  // namespace molt

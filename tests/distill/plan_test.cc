@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "distill/measure.h"
 #include "distill/support.h"
 
 namespace molt::plan_test {
@@ -77,6 +78,28 @@ TEST(Plan, TheQuickstartIsAPlanToo) {
   const RecipePlan plan = plan_recipe(recipe, distill_test::teacher_config(12), "quickstart");
   EXPECT_EQ(plan.stages.size(), recipe.stages.size());
   EXPECT_LT(plan.stages[0].memory.total(), 2e9);
+}
+
+TEST(Plan, ATrialGivesEachStageATime) {
+  auto recipe = load_config<RecipeConfig>(fs::path(MOLT_SOURCE) / "recipes/quickstart.yaml");
+  recipe.device = "cpu";
+  recipe.teacher.pretrained.path = "nowhere";  // neither weights nor a tokenizer
+  for (StageConfig& stage : recipe.stages) stage.training.micro_batch_tokens = 128;
+  recipe.stages[2].training.tokens = 128 * 300;
+  const ModelConfig teacher = distill_test::teacher_config(12);
+  RecipePlan plan = plan_recipe(recipe, teacher, "quickstart");
+  RecipePlan small = plan;
+  measure_recipe(recipe, teacher, {"RAM", 1e12}, "quickstart", plan);
+  for (const StagePlan& stage : plan.stages) EXPECT_GT(stage.seconds, 0) << stage.name;
+  EXPECT_EQ(recipe.stages[2].training.steps, 30);
+  EXPECT_GT(plan.stages[2].seconds, 0.05);  // 300 steps of 128 tokens, not 30
+  const std::string text = plan_text(plan, {"RAM", 1e12, 5e9});
+  EXPECT_NE(text.find("by a short trial"), std::string::npos) << text;
+  EXPECT_NE(text.find("4.66 GiB are free"), std::string::npos) << text;
+  // What does not fit is not tried.
+  measure_recipe(recipe, teacher, {"RAM", 1}, "quickstart", small);
+  for (const StagePlan& stage : small.stages) EXPECT_EQ(stage.seconds, 0) << stage.name;
+  EXPECT_EQ(plan_text(small, {"RAM", 1}).find("by a short trial"), std::string::npos);
 }
 
 TEST(Plan, WithoutFolderAndArchitectureThereIsNoTeacher) {
