@@ -10,12 +10,13 @@ namespace molt::ops::scan {
 
 namespace scan_adjoint {
 
-// A thread as one of those that read a token's row together, two channels each, and write its gradients. What it reads is copied
-// into its own places of shared memory while the step before is on.
+// A thread as one of the half that stage what a step reads of its tokens and write the gate's gradient, or of the other half,
+// which write all other gradients: four channels of a token each, so that finding places in memory costs less than what is done
+// there. What is read is copied into a stager's own places of shared memory while the step before is on.
 template <class T, int kTogether>
 struct Edge {
-  using Two = Packed<T, 2>;
-  static constexpr int kLanes = kChannels / 2;
+  using Four = Packed<T, kVector>;
+  using Quad = Packed<float, kVector>;
   enum { kOut, kZ, kC, kX };  // kOut: the gradient of y
 
   const Job& job;
@@ -24,34 +25,40 @@ struct Edge {
 
   // The thread's token of kStep, and the first of its channels in the block and in all.
   struct Seat {
-    int thread = thread_number(), token = thread / kLanes, local = thread % kLanes * 2, channel = 0, x_column = 0;
+    unsigned number = thread_number() % kEdges, token = number / kAcross, local = number % kAcross * kVector;
+    int channel = 0, x_column = 0;
     bool active = false;
   };
   __device__ Seat seat() const {
     Seat s;
-    s.active = s.local < part.channels;
-    const int inner = s.active ? s.local : 0;
-    s.channel = part.first * kState + inner;
+    s.active = static_cast<int>(s.local) < part.channels;
+    const unsigned inner = s.active ? s.local : 0;
+    s.channel = part.first * kState + static_cast<int>(inner);
     s.x_column = column(inner);
     return s;
   }
+  __device__ static bool stages() { return thread_number() >= kEdges; }
 
   __device__ Edge(const Job& job, const Part<kTogether>& part, Shared<T>& shared) : job(job), part(part), shared(shared) {
-    const Seat s = seat();
-    for (int i = 0; i < 2; ++i) shared.D[s.local + i] = job.a.D ? as<float>(job.a.D)[s.channel + i] : 0.0f;
-    shared.totals[s.thread] = {0.0f, 0.0f, 0.0f, 0.0f};
+    const int inner = static_cast<int>(threadIdx.x);
+    if (inner < kChannels) {
+      const int channel = part.first * kState + (inner < part.channels ? inner : 0);
+      shared.D[inner] = job.a.D ? as<float>(job.a.D)[channel] : 0.0f;
+    }
+    shared.totals[threadIdx.x / kEdges][threadIdx.x % kEdges] = {0.0f, 0.0f, 0.0f, 0.0f};
   }
 
   // Of x, for channel `inner` of the block.
-  __device__ int column(int inner) const {
-    return job.a.x_columns == job.a.d_inner ? part.first * kState + inner : part.B_column + part.row(inner) + inner % kState;
+  __device__ int column(unsigned inner) const {
+    const unsigned own = job.a.x_columns == job.a.d_inner ? inner : part.row(inner) + inner % kState;
+    return (job.a.x_columns == job.a.d_inner ? part.first * kState : part.B_column) + static_cast<int>(own);
   }
 
   // dt, x and B of a tile. Rows past the end leave states as they are.
   __device__ void stage_tile(int begin, int count) const {
-    constexpr int kVector = 4, kAcross = kChannels / kVector, kRows = kThreads / kAcross, kRounds = kTokens / kRows;
+    constexpr int kRows = kThreads / kAcross, kRounds = kTokens / kRows;
     const Inputs& in = job.in;
-    const int first = threadIdx.x / kAcross, at = threadIdx.x % kAcross * kVector;
+    const int first = static_cast<int>(threadIdx.x / kAcross), at = static_cast<int>(threadIdx.x % kAcross * kVector);
     const int inner = at < part.channels ? at : 0, own = part.first * kState + inner, own_x = column(inner);
     const int B_at = at < part.columns ? at : 0;
     float bias[kVector];
@@ -87,13 +94,13 @@ struct Edge {
 
   __device__ void copy(const Seat& s, int which, int step, const Rows& from, int begin, int j, int column) {
     const T* source = from.at<T>(begin, j, column);
-    const auto target = static_cast<unsigned>(__cvta_generic_to_shared(&shared.raw[step & 1][which][s.thread]));
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(target), "l"(source), "n"(sizeof(Two)) : "memory");
+    const auto target = static_cast<unsigned>(__cvta_generic_to_shared(&shared.raw[step & 1][which][s.number]));
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(target), "l"(source), "n"(sizeof(Four)) : "memory");
   }
   // Of the step of that number, which begins at token `begin` of the pack and has `count` tokens.
   __device__ void fetch(int begin, int count, int step) {
     const Seat s = seat();
-    const int j = min(s.token, count - 1);
+    const int j = min(static_cast<int>(s.token), count - 1);
     copy(s, kOut, step, job.in.y_gradient, begin, j, s.channel);
     copy(s, kZ, step, job.in.z, begin, j, s.channel);
     copy(s, kC, step, job.in.C, begin, j, s.channel);
@@ -101,91 +108,120 @@ struct Edge {
     asm volatile("cp.async.commit_group;" ::: "memory");
   }
 
+  __device__ static bool there(const Seat& s, int count) { return static_cast<int>(s.token) < count && s.active; }
+  // The gradient before skip and gate; zero for rows that are not there.
+  __device__ Quad ungated(const Seat& s, int step, int count) const {
+    const auto& raw = shared.raw[step & 1];
+    const Four out = raw[kOut][s.number], z = raw[kZ][s.number];
+    const bool valid = there(s, count) && job.in.driven;
+    float gy[kVector];
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) gy[i] = valid ? out[i] : 0.0f;
+    if (job.in.gated) {
+#pragma unroll
+      for (int i = 0; i < kVector; ++i) gy[i] *= z[i] * sigmoid(z[i]);
+    }
+    return Quad::of(gy);
+  }
+
   // The rows of a step, of which `count` are there, for the walk back; others add nothing.
   __device__ void stage(int step, int count) const {
     asm volatile("cp.async.wait_group 0;" ::: "memory");
     const Seat s = seat();
-    const auto& raw = shared.raw[step & 1];
-    const bool valid = s.token < count && s.active && job.in.driven;
-    const Two out = raw[kOut][s.thread], z = raw[kZ][s.thread], C = raw[kC][s.thread];
-    float2 gy = {valid ? out[0] : 0.0f, valid ? out[1] : 0.0f};
-    if (job.in.gated) gy.x *= z[0] * sigmoid(z[0]), gy.y *= z[1] * sigmoid(z[1]);
-    *reinterpret_cast<float2*>(&shared.gy[s.token][s.local]) = gy;
-    *reinterpret_cast<float2*>(&shared.C[s.token][s.local]) = {C[0], C[1]};
+    quad(s, shared.gy) = ungated(s, step, count);
+    const float4 C = shared.raw[step & 1][kC][s.number].wide();
+    quad(s, shared.C) = Quad::of({C.x, C.y, C.z, C.w});
   }
 
-  __device__ static void write(const Rows& to, int begin, int j, int column, float2 value) {
-    to.write(begin, j, column, Two::of({value.x, value.y}));
-  }
-  // One share of a sum over blocks, or the whole of it.
-  __device__ void write_share(const Rows& to, std::int64_t shares, int begin, int j, int column, float2 sum) const {
-    if (shares == 1) return write(to, begin, j, column, sum);
-    const std::int64_t row = part.share * job.a.tokens + begin + j;
-    *reinterpret_cast<float2*>(as<float>(const_cast<void*>(to.data)) + row * to.stride + column) = sum;
+  __device__ static Quad& quad(const Seat& s, float (&row)[kChannels]) { return *reinterpret_cast<Quad*>(&row[s.local]); }
+  template <int kWidth>
+  __device__ static Quad& quad(const Seat& s, float (&rows)[kStep][kWidth]) {
+    return *reinterpret_cast<Quad*>(&rows[s.token][s.local]);
   }
 
-  __device__ static float2 pair(const Seat& s, const float (&rows)[kStep][kPadded]) {
-    return *reinterpret_cast<const float2*>(&rows[s.token][s.local]);
+  __device__ static void write(const Rows& to, int begin, int j, int column, const float (&values)[kVector]) {
+    to.write(begin, j, column, Four::of(values));
   }
+  // The sum over groups that share a row of B: one share of it, or the whole.
+  __device__ void write_sum(const Seat& s, bool writes, const Rows& to, std::int64_t shares, int begin, int column,
+                            float (&values)[kVector]) const {
+#pragma unroll
+    for (float& value : values) value = sum_groups<kTogether>(value);
+    if (!writes || s.local / kState % kTogether != 0) return;
+    if (shares == 1) return write(to, begin, s.token, column, values);
+    const std::int64_t row = part.share * job.a.tokens + begin + s.token;
+    Quad::of(values).write(as<float>(const_cast<void*>(to.data)) + row * to.stride + column);
+  }
+
   // Of the group's two warps: sums for B (0) or C (1).
-  __device__ float2 group_sum(const Seat& s, int which) const {
-    const int warp = s.local / kState * 2, n = which * kState + s.local % kState;
-    const float2 low = *reinterpret_cast<const float2*>(&shared.sums[warp][s.token][n]),
-                 high = *reinterpret_cast<const float2*>(&shared.sums[warp + 1][s.token][n]);
-    return {(low.x + high.x) * kCentred<T>, (low.y + high.y) * kCentred<T>};
+  __device__ void group_sum(float (&sum)[kVector], const Seat& s, int which) const {
+    const unsigned warp = s.local / kState * 2, n = which * kState + s.local % kState;
+    const Quad low = *reinterpret_cast<const Quad*>(&shared.sums[warp][s.token][n]),
+               high = *reinterpret_cast<const Quad*>(&shared.sums[warp + 1][s.token][n]);
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) sum[i] = (low[i] + high[i]) * kCentred<T>;
   }
 
-  // The gradients of a step that begins at row `first` of the tile and at token `begin` of the pack, of which `count` are there.
+  // The gradients, but the gate's, of a step that begins at row `first` of the tile and at token `begin` of the pack, of which
+  // `count` are there.
   __device__ void finish(int begin, int count, int first, int step) {
     const Seat s = seat();
-    const auto& raw = shared.raw[step & 1];
-    const Two x = raw[kX][s.thread];
-    const float2 gu = pair(s, shared.gu), gdecay = pair(s, shared.gdt);
-    const float2 gy = *reinterpret_cast<const float2*>(&shared.gy[s.token][s.local]),
-                 D = *reinterpret_cast<const float2*>(&shared.D[s.local]);
-    const float4 steps = *reinterpret_cast<const float4*>(&shared.step[first + s.token][s.local]);
-    const float2 gdt = {(x[0] * gu.x + gdecay.x * kLn2) * softplus_slope(steps.x),
-                        (x[1] * gu.y + gdecay.y * kLn2) * softplus_slope(steps.z)};
-    const float2 gx = {steps.x * gu.x + D.x * gy.x, steps.z * gu.y + D.y * gy.y}, gC = group_sum(s, 1);
-    const bool writes = s.token < count && s.active;
+    const Quad gu = quad(s, shared.gu), gdecay = quad(s, shared.gdt), gy = ungated(s, step, count), D = quad(s, shared.D);
+    const Four x = shared.raw[step & 1][kX][s.number];
+    const float4* steps = reinterpret_cast<const float4*>(&shared.step[first + s.token][s.local]);
+    const float4 low = steps[0], high = steps[1];
+    const float dt[kVector] = {low.x, low.z, high.x, high.z};
+    float gdt[kVector], gx[kVector], gD[kVector], sum[kVector];
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) {
+      gdt[i] = (x[i] * gu[i] + gdecay[i] * kLn2) * softplus_slope<kExact<T>>(dt[i]);
+      gx[i] = dt[i] * gu[i] + D[i] * gy[i];
+      gD[i] = gy[i] * x[i];
+    }
+    const bool writes = there(s, count);
+    group_sum(sum, s, 1);
     if (writes) {
-      float4& total = shared.totals[s.thread];
-      total = {total.x + gdt.x, total.y + gdt.y, total.z + gy.x * x[0], total.w + gy.y * x[1]};
+      add(shared.totals[0][s.number], gdt);
+      add(shared.totals[1][s.number], gD);
       write(job.gdt, begin, s.token, s.channel, gdt);
-      write(job.gC, begin, s.token, s.channel, gC);
+      write(job.gC, begin, s.token, s.channel, sum);
       if (job.a.x_columns == job.a.d_inner) write(job.gx, begin, s.token, s.channel, gx);
-      if (job.to.z) write(job.gz, begin, s.token, s.channel, gate_gradient(s, step, x, D));
     }
-    const bool heads = writes && s.local / kState % kTogether == 0;
-    if (job.a.x_columns != job.a.d_inner) {
-      const float2 sum = {sum_groups<kTogether>(gx.x), sum_groups<kTogether>(gx.y)};
-      if (heads) write_share(job.gx, job.to.x_shares, begin, s.token, s.x_column, sum);
-    }
-    const float2 own = group_sum(s, 0), sum = {sum_groups<kTogether>(own.x), sum_groups<kTogether>(own.y)};
-    const int B_column = part.B_column + part.row(s.local) + s.local % kState;
-    if (heads) write_share(job.gB, job.to.B_shares, begin, s.token, B_column, sum);
+    if (job.a.x_columns != job.a.d_inner) write_sum(s, writes, job.gx, job.to.x_shares, begin, s.x_column, gx);
+    group_sum(sum, s, 0);
+    const int B_column = part.B_column + static_cast<int>(part.row(s.local) + s.local % kState);
+    write_sum(s, writes, job.gB, job.to.B_shares, begin, B_column, sum);
+  }
+  __device__ static void add(float4& total, const float (&values)[kVector]) {
+    total = {total.x + values[0], total.y + values[1], total.z + values[2], total.w + values[3]};
   }
 
-  __device__ float2 gate_gradient(const Seat& s, int step, const Two& x, float2 D) const {
+  // The gate's gradient, likewise.
+  __device__ void finish_gate(int begin, int count, int step) {
+    const Seat s = seat();
+    if (!job.to.z || !there(s, count)) return;
     const auto& raw = shared.raw[step & 1];
-    const Two out = raw[kOut][s.thread], z = raw[kZ][s.thread];
-    const float2 y = pair(s, shared.y);
-    const float first = sigmoid(z[0]), second = sigmoid(z[1]);
-    const float2 result = {out[0] * (y.x + D.x * x[0]) * first * (1.0f + z[0] * (1.0f - first)),
-                           out[1] * (y.y + D.y * x[1]) * second * (1.0f + z[1] * (1.0f - second))};
-    return job.in.driven ? result : float2{0.0f, 0.0f};
+    const Four out = raw[kOut][s.number], z = raw[kZ][s.number], x = raw[kX][s.number];
+    const Quad y = quad(s, shared.y), D = quad(s, shared.D);
+    float gz[kVector];
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) {
+      const float open = sigmoid(z[i]), slope = open * (1.0f + z[i] * (1.0f - open));
+      gz[i] = job.in.driven ? out[i] * (y[i] + D[i] * x[i]) * slope : 0.0f;
+    }
+    write(job.gz, begin, s.token, s.channel, gz);
   }
 
   // The span's share of what is summed over tokens. All threads of the block take part.
   __device__ void finish_sums(int span) {
     __syncthreads();
-    const int inner = threadIdx.x;
+    const int inner = static_cast<int>(threadIdx.x);
     if (inner >= part.channels) return;
     float bias_sum = 0.0f, D_sum = 0.0f;
     for (int j = 0; j < kStep; ++j) {
-      const float4 total = shared.totals[j * kLanes + inner / 2];
-      bias_sum += inner % 2 ? total.y : total.x;
-      D_sum += inner % 2 ? total.w : total.z;
+      const int at = (j * kAcross + inner / kVector) * kVector + inner % kVector;
+      bias_sum += reinterpret_cast<const float*>(shared.totals[0])[at];
+      D_sum += reinterpret_cast<const float*>(shared.totals[1])[at];
     }
     const std::int64_t place = std::int64_t{span} * job.a.d_inner + part.first * kState + inner;
     if (job.to.dt_bias) as<float>(job.to.dt_bias)[place] = bias_sum;
@@ -195,26 +231,32 @@ struct Edge {
 
 template <class T, int kTogether>
 __device__ void go_back(const Job& job, const Span& span, Adjoint<T, kTogether>& adjoint, Edge<T, kTogether>& edge, int channel) {
-  const int length = span.end - span.begin, first_state = Lane<kTogether>().quarter * kEach;
+  const int length = span.end - span.begin, first_state = static_cast<int>(Lane<kTogether>().quarter * kEach);
   int step = (length - 1) / kStep;  // of the span, counted from its begin
-  edge.fetch(span.begin + step * kStep, length - step * kStep, step);
+  if (edge.stages()) {
+    edge.fetch(span.begin + step * kStep, length - step * kStep, step);
+    edge.stage(step, length - step * kStep);
+  }
   for (int tile = (length - 1) / kTokens; tile >= 0; --tile) {
     const int begin = span.begin + tile * kTokens, count = min(span.end - begin, kTokens);
     const int kept = span.start / kTokens + span.sequence + (begin - span.start) / kTokens;
     float state[kEach];
     load_state(state, job.a.kept, kept, job.a.d_inner, channel, first_state);
-    __syncthreads();
     edge.stage_tile(begin, count);
     __syncthreads();
     adjoint.find_states(state, count);
     for (; step >= tile * (kTokens / kStep); --step) {
       const int first = step * kStep - tile * kTokens;
-      edge.stage(step, count - first);
-      __syncthreads();
-      if (step > 0) edge.fetch(begin + first - kStep, kStep, step - 1);
+      if (step > 0 && edge.stages()) edge.fetch(begin + first - kStep, kStep, step - 1);
       adjoint.go_back(first);
       __syncthreads();
-      edge.finish(begin + first, count - first, first, step);
+      if (edge.stages()) {
+        edge.finish_gate(begin + first, count - first, step);
+        if (step > 0) edge.stage(step - 1, kStep);
+      } else {
+        edge.finish(begin + first, count - first, first, step);
+      }
+      __syncthreads();
     }
   }
 }
@@ -229,8 +271,9 @@ __global__ void __launch_bounds__(kThreads, 2) backward_kernel(const Job job) {
   Adjoint<T, kTogether> adjoint(shared);
   Edge<T, kTogether> edge(job, part, shared);
   const Lane<kTogether> lane;
-  const bool active = lane.channel < part.channels;
-  const int channel = part.first * kState + (active ? lane.channel : 0), first = lane.quarter * kEach;
+  const int own = static_cast<int>(lane.channel), first = static_cast<int>(lane.quarter * kEach);
+  const bool active = own < part.channels;
+  const int channel = part.first * kState + (active ? own : 0);
   load_decay(adjoint.A, a, channel, first);
   if (span.exists) {
     load_state(adjoint.g, job.to.final_state, span.sequence, a.d_inner, channel, first);

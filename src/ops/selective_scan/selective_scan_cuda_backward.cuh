@@ -12,7 +12,8 @@ using namespace scan_cuda;
 constexpr int kEach = 4;  // states of a lane
 constexpr int kGroups = 4, kChannels = kGroups * kState, kThreads = kChannels * kState / kEach, kWarps = kThreads / 32;
 constexpr int kStep = 8, kTokens = static_cast<int>(kChunk);  // tokens whose states are in registers; of a tile
-constexpr int kPadded = kChannels + 8;                        // keeps four rows of 8 channels on different banks
+constexpr int kVector = 4, kAcross = kChannels / kVector, kEdges = kStep * kAcross;  // how tokens are read and gradients written
+constexpr int kPadded = kChannels + 8;  // keeps four rows of 8 channels on different banks
 
 template <class T>
 struct Shared {
@@ -22,8 +23,8 @@ struct Shared {
   float gy[kStep][kChannels], C[kStep][kChannels];  // gy: the gradient before skip and gate
   float y[kStep][kPadded], gu[kStep][kPadded], gdt[kStep][kPadded];
   float sums[kWarps][kStep][2 * kState + 4];  // over a warp's channels, for B and for C; padded likewise
-  Packed<T, 2> raw[2][4][kThreads];           // of two steps in turns, what each thread reads of a token: see Edge
-  float4 totals[kThreads];                    // each thread's share of the gradients of dt_bias and of D
+  Packed<T, kVector> raw[2][4][kEdges];       // of two steps in turns, what is read of a token: see Edge
+  float4 totals[2][kEdges];                   // shares of the gradients of dt_bias and of D
   float D[kChannels];
 };
 
@@ -80,13 +81,15 @@ struct Part {
     columns = (groups + kTogether - 1) / kTogether * kState;
     B_column = shared_column(job.a, first);
   }
-  __device__ static int row(int channel) { return channel / kState / kTogether * kState; }  // its row of B, among the block's
+  __device__ static unsigned row(unsigned channel) {
+    return channel / kState / kTogether * kState;
+  }  // its row of B, among the block's
 };
 
-// The sum over the groups that share a row of B, of lanes that have two channels each; in the lanes of the first of them.
+// The sum over the groups that share a row of B, of lanes that have kVector channels each; in the lanes of the first of them.
 template <int kTogether>
 __device__ float sum_groups(float value) {
-  constexpr int kLanes = kState / 2;
+  constexpr int kLanes = kState / kVector;
   if constexpr (kTogether == 3) {
     return value + __shfl_down_sync(kWarp, value, kLanes) + __shfl_down_sync(kWarp, value, 2 * kLanes);
   } else {
@@ -115,9 +118,9 @@ __device__ inline float lost(float value) {
 }
 
 // The thread's number, read anew each time: what follows from it is found again where it is used, because registers are what the
-// walk back has least of.
-__device__ inline int thread_number() {
-  int number;
+// walk back has least of. (Unsigned, so that divisions by powers of two are single shifts.)
+__device__ inline unsigned thread_number() {
+  unsigned number;
   asm volatile("mov.u32 %0, %%tid.x;" : "=r"(number));
   return number;
 }
@@ -125,9 +128,9 @@ __device__ inline int thread_number() {
 // A thread's place among those that walk.
 template <int kTogether>
 struct Lane {
-  int thread = thread_number(), lane = thread % 32, channel = thread / 32 * 8 + lane % 8, quarter = lane / 8;
-  int row = Part<kTogether>::row(channel) + quarter * kEach;  // where its states begin in rows of B
-  int column = channel / kState * kState + quarter * kEach;   // and of C
+  unsigned thread = thread_number(), lane = thread % 32, channel = thread / 32 * 8 + lane % 8, quarter = lane / 8;
+  unsigned row = Part<kTogether>::row(channel) + quarter * kEach;  // where its states begin in rows of B
+  unsigned column = channel / kState * kState + quarter * kEach;   // and of C
 };
 
 // A thread's four states of one channel.

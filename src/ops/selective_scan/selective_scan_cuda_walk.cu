@@ -297,7 +297,7 @@ __device__ void end_walk(const Walker<kWalk>& walker, const Job& job, const Span
 }
 
 template <class T, Walk kWalk>
-__global__ void __launch_bounds__(kThreads, 2) walk_kernel(const Job job) {
+__global__ void __launch_bounds__(kThreads, kWalk == Walk::outputs ? 2 : 3) walk_kernel(const Job job) {
   __shared__ Tile tiles[2];
   const Arguments& a = job.a;
   const int block = blockIdx.x % job.blocks;
