@@ -107,7 +107,8 @@ class Planner {
       if (!shared) plan.memory.student += values * element();
     });
     touched.insert(trained.begin(), trained.end());
-    plan.memory.teacher = stage.head.distills() || !fresh.empty() ? parameter_count(teacher_) * element() : 0;
+    const double teacher_element = element() + (recipe_.teacher.dtype == "fp8" ? 1 : 0);  // both forms are in memory
+    plan.memory.teacher = stage.head.distills() || !fresh.empty() ? parameter_count(teacher_) * teacher_element : 0;
     plan_training(plan.memory, plan.trained, stage.training, dtype_, device_);
     plan.memory.activations =
         activation_bytes(student, stage.head.distills() ? &teacher_ : nullptr,

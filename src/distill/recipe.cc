@@ -42,6 +42,7 @@ class RecipeRun {
         dtype_(dtype_of(config.dtype, device_)),
         teacher_folder_(resolve_model_folder(config.teacher.pretrained.path)),
         teacher_(load_pretrained(config.teacher.pretrained, device_, dtype_, options.place + ": teacher.pretrained")),
+        lecturer_(in_dtype(teacher_, config.teacher.dtype, options.place + ": teacher")),
         teacher_print_(model_fingerprint(*teacher_)),
         index_(config, options.place) {
     const fs::path tokenizer = config.tokenizer.empty() ? teacher_folder_ : fs::path(config.tokenizer);
@@ -130,7 +131,7 @@ class RecipeRun {
   }
 
   void train_stage(const StageConfig& stage, const std::string& title, OrderedJson& entry) {
-    RunModels models{open(stage.from), teacher_, tokenizer_, teacher_folder_};
+    RunModels models{open(stage.from), lecturer_, tokenizer_, teacher_folder_};
     if (!stage.restore.empty()) restore_layers(*models.student, *teacher_, stage.restore, place(stage) + ": restore");
     const auto before = static_cast<std::int64_t>(attention_layers(teacher_->config()).size() -
                                                   attention_layers(models.student->config()).size());
@@ -285,6 +286,7 @@ class RecipeRun {
   at::ScalarType dtype_;
   fs::path teacher_folder_;
   std::shared_ptr<const Model> teacher_;
+  std::shared_ptr<const Model> lecturer_;  // the teacher as its predictions are learnt from: in its configuration's dtype
   std::string teacher_print_;
   std::shared_ptr<const Tokenizer> tokenizer_;
   RecipeIndex index_;

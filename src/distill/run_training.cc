@@ -13,6 +13,7 @@
 #include "distill/objective.h"
 #include "formats/hugging_face.h"
 #include "formats/peft.h"
+#include "ops/fp8_linear/fp8_linear.h"
 #include "train/trained_names.h"
 
 namespace molt {
@@ -55,17 +56,20 @@ class CheckedStream : public SampleStream {
 std::shared_ptr<const Model> open_teacher(const TrainConfig& config, RunModels& models, at::Device device, at::ScalarType dtype,
                                           const std::string& place) {
   const std::string& name = config.model.base_model.head.distillation_model;
-  const PretrainedConfig& source = config.reference_models.at(name).pretrained;
+  const ReferenceModelConfig& reference = config.reference_models.at(name);
+  const PretrainedConfig& source = reference.pretrained;
   const std::string source_place = concat(place, ": reference_models.", name, ".pretrained");
   require(!source.path.empty(), source_place, ".path: missing, expected a Hugging Face folder");
   if (config.model.pretrained) {
     std::error_code error;
     const fs::path student = resolve_model_folder(config.model.pretrained->path), teacher = resolve_model_folder(source.path);
-    if (fs::equivalent(student, teacher, error)) return models.student->share();
+    if (fs::equivalent(student, teacher, error)) {
+      return in_dtype(models.student->share(), reference.dtype, concat(place, ": reference_models.", name));
+    }
   }
   std::shared_ptr<const Model> teacher = load_pretrained(source, device, dtype, source_place);
   share_equal_tensors(*models.student, *teacher);
-  return teacher;
+  return in_dtype(std::move(teacher), reference.dtype, concat(place, ": reference_models.", name));
 }
 
 // After the teacher has taken its share of the student, so that it has no adapters.
@@ -81,6 +85,14 @@ void add_lora(const TrainConfig& config, RunModels& models, const std::string& p
 }
 
 }  // namespace run_parts
+
+std::shared_ptr<const Model> in_dtype(std::shared_ptr<const Model> model, const std::string& dtype, const std::string& place) {
+  if (dtype != "fp8") return model;
+  require(ops::fp8_device(model->device()), place, ": dtype: found fp8, expected auto on a GPU older than Hopper");
+  std::unique_ptr<Model> narrow = model->share();
+  narrow->to_fp8();
+  return narrow;
+}
 
 std::int64_t share_equal_tensors(Model& student, const Model& teacher) {
   std::map<std::string, at::Tensor> known;

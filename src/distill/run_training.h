@@ -28,6 +28,10 @@ struct RunModels {
 // another folder those that are equal, so that what stays frozen exists once. `place` ("train.yaml") starts the errors.
 RunModels open_models(const TrainConfig& config, const std::string& place);
 
+// The model with its projections in eight bits if `dtype` is "fp8"; other tensors are shared. `place` starts the error for a GPU
+// without such products.
+std::shared_ptr<const Model> in_dtype(std::shared_ptr<const Model> model, const std::string& dtype, const std::string& place);
+
 // Gives the student the teacher's tensor wherever both have one of the same name, type and content. Returns the bytes that exist
 // once instead of twice.
 std::int64_t share_equal_tensors(Model& student, const Model& teacher);

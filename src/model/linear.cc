@@ -20,8 +20,13 @@ Linear::Linear(std::int64_t in, std::vector<Section> sections, bool with_bias) :
   if (with_bias) bias = at::empty({out}, meta);
 }
 
+bool Linear::is_skinny(const at::Tensor& input) const {
+  return adapters.empty() && !fp8_.values.defined() && ops::has_skinny_kernel(input, weight);
+}
+
 at::Tensor Linear::product(const at::Tensor& input, const at::Tensor& added_bias) const {
-  if (adapters.empty() && ops::has_skinny_kernel(input, weight)) return ops::skinny_linear(input, weight, added_bias);
+  if (fp8_.values.defined()) return ops::fp8_linear(input, fp8_, added_bias);
+  if (is_skinny(input)) return ops::skinny_linear(input, weight, added_bias);
   std::vector<ops::LowRankUpdate> updates;
   for (const Adapter& adapter : adapters) updates.push_back({adapter.A, adapter.B, adapter.scale, rows(adapter.section).first});
   return ops::linear(input, weight, added_bias, updates);
@@ -36,13 +41,12 @@ at::Tensor Linear::forward_without_bias(const at::Tensor& input) const {
 }
 
 at::Tensor Linear::forward_and_add(const at::Tensor& input, const at::Tensor& residual) const {
-  if (adapters.empty() && ops::has_skinny_kernel(input, weight)) return ops::skinny_linear(input, weight, bias, residual);
+  if (is_skinny(input)) return ops::skinny_linear(input, weight, bias, residual);
   return residual + forward(input);
 }
 
 at::Tensor Linear::forward_swiglu(const at::Tensor& input) const {
-  const bool plain = adapters.empty() && !bias.defined();
-  if (plain && ops::has_skinny_kernel(input, weight)) return ops::skinny_swiglu(input, weight);
+  if (!bias.defined() && is_skinny(input)) return ops::skinny_swiglu(input, weight);
   return ops::swiglu(forward(input));
 }
 
@@ -77,6 +81,13 @@ at::Tensor Linear::section_bias(const std::string& section) const {
   MOLT_CHECK(bias.defined(), "a linear layer without bias");
   const auto [begin, end] = rows(section);
   return bias.narrow(0, begin, end - begin);
+}
+
+void Linear::to_fp8() {
+  MOLT_CHECK(adapters.empty(), "a layer with adapters in eight bits");
+  if (fp8_.values.defined() || !ops::has_fp8_linear(weight)) return;
+  fp8_ = ops::fp8_rows(weight);
+  weight = at::empty(weight.sizes(), weight.options().device(at::kMeta));
 }
 
 void Linear::visit(const std::string& name, const ParameterVisitor& visitor) {

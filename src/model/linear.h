@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "model/parameters.h"
+#include "ops/fp8_linear/fp8_linear.h"
 
 namespace molt {
 
@@ -55,14 +56,21 @@ class Linear {
   // The Linear itself; name.weight, name.bias; and for each adapter name.SECTION.lora_A and .lora_B.
   void visit(const std::string& name, const ParameterVisitor& visitor);
 
+  // Keeps the weight in eight bits from now on (ops/fp8_linear), for layers that are frozen, without adapters and only run
+  // forward; `weight` is then on the meta device. Leaves what ops::has_fp8_linear does not take, or is in eight bits already, as
+  // it is.
+  void to_fp8();
+
   at::Tensor weight;              // (out, in)
   at::Tensor bias;                // (out) or undefined
   std::vector<Adapter> adapters;  // at most one a section
 
  private:
+  bool is_skinny(const at::Tensor& input) const;  // so few rows, of a plain layer, that kernels of their own take them
   at::Tensor product(const at::Tensor& input, const at::Tensor& added_bias) const;
 
   std::vector<Section> sections_;
+  ops::Fp8Rows fp8_;  // undefined tensors unless to_fp8() was called
 };
 
 // Whether a parameter's canonical name is that of an adapter's A or B.

@@ -54,6 +54,8 @@ class Mixer {
   virtual void initialise(const InitialiseOptions& options) = 0;
   // Whether a parameter, named as below the mixer's prefix ("A_log"), stays in fp32 in a model of fewer bits.
   virtual bool keeps_fp32(const std::string& /*parameter*/) const { return false; }
+  // Projections that a frozen model may keep in eight bits: those of which nothing but forward() is used.
+  virtual std::vector<Linear*> projections() { return {}; }
   // How many values of a head are turned by batch.rotary and step.rotary; 0: they are not read.
   virtual std::int64_t rotary_width() const { return 0; }
 

@@ -171,6 +171,14 @@ std::unique_ptr<Model> Model::share() const {
   return copy;
 }
 
+void Model::to_fp8() {
+  for (Block& block : blocks) {
+    for (Linear* projection : block.mixer().projections()) projection->to_fp8();
+    block.gate_up.to_fp8();
+    block.down.to_fp8();
+  }
+}
+
 double Model::flops(std::int64_t context) const {
   double total = 2.0 * static_cast<double>(head_weight().numel());
   for (const Block& block : blocks) total += block.flops(context);

@@ -38,6 +38,10 @@ class Model {
   // A model with the same modules whose tensors share this one's storage (and require no gradient yet).
   std::unique_ptr<Model> share() const;
 
+  // Keeps the projections of mixers and MLPs in eight bits (Linear::to_fp8): a frozen model that is not written to a file.
+  // Embeddings and head stay as they are.
+  void to_fp8();
+
   double flops(std::int64_t context) const;  // of one token's forward pass, head included
   const ModelConfig& config() const { return config_; }
   // Puts a mixer in place of layer i's and keeps config() in step.

@@ -88,6 +88,7 @@ void ModelSourceConfig::visit(ConfigVisitor& v) {
 
 void ReferenceModelConfig::visit(ConfigVisitor& v) {
   v.field("pretrained", pretrained, "Where the weights come from");
+  v.choice("dtype", dtype, {"auto", "fp8"}, "auto: the run's; fp8: products of its projections in eight bits");
 }
 
 void HeldOutConfig::visit(ConfigVisitor& v) {

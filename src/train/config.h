@@ -73,6 +73,7 @@ struct ModelSourceConfig {
 
 struct ReferenceModelConfig {
   PretrainedConfig pretrained;
+  std::string dtype = "auto";  // "fp8": its projections (Model::to_fp8)
   void visit(ConfigVisitor& visitor);
 };
 

@@ -1,5 +1,7 @@
 #include "distill/run_training.h"
 
+#include <ATen/Functions.h>
+#include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
@@ -47,6 +49,21 @@ output: )",
 
   std::unique_ptr<Model> teacher;
 };
+
+TEST_F(RunTraining, ATeacherInEightBitsPredictsAlmostTheSame) {
+  TrainConfig same = config("teacher"), narrow = config("teacher");
+  narrow.reference_models.at("teacher").dtype = "fp8";
+  const PackedBatch batch = PackedBatch::of({{.tokens = {1, 5, 9, 3, 2, 7, 4, 8}}});
+  const auto predict = [&](const TrainConfig& from) {
+    const RunModels models = open_models(from, "train.yaml");
+    const c10::NoGradGuard no_grad;
+    return models.teacher->logits(models.teacher->forward(batch)).log_softmax(-1);
+  };
+  const at::Tensor whole = predict(same), rounded = predict(narrow);
+  const double divergence = (whole.exp() * (whole - rounded)).sum(-1).mean().item<double>();
+  EXPECT_GT(divergence, 0);
+  EXPECT_LT(divergence, 1e-2);
+}
 
 TEST_F(RunTraining, TheStudentSharesTheTeachersStorage) {
   for (const char* student : {"teacher", "student"}) {

@@ -42,6 +42,7 @@ class AttentionMixer : public Mixer {
   std::vector<CacheEntry> cache_spec() const override;  // "key" and "value" (head_groups, head_size) a token
   bool replayable() const override;
   void visit(const std::string& prefix, const ParameterVisitor& visitor) override;
+  std::vector<Linear*> projections() override { return {&qkv, &o_proj}; }
   void initialise(const InitialiseOptions& options) override;
   std::int64_t rotary_width() const override { return config_.head_size; }
   double flops(std::int64_t context) const override;

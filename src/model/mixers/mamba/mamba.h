@@ -50,6 +50,7 @@ class MambaMixer : public Mixer {
   std::vector<CacheEntry> cache_spec() const override;
   bool replayable() const override { return A_log.size(1) <= ops::kLargestUpdateState; }
   void visit(const std::string& prefix, const ParameterVisitor& visitor) override;
+  std::vector<Linear*> projections() override { return {&in_proj, &out_proj}; }
   // As Mamba does: A_log = log(1 … state_size), D = 1, dt's bias the inverse softplus of log-uniform step sizes, conv1d as
   // PyTorch.
   void initialise(const InitialiseOptions& options) override;
