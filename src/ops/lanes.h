@@ -186,6 +186,11 @@ MOLT_INLINE float sum(const Lanes<float>& v) {
 MOLT_INLINE double sum(const Lanes<double>& v) {
   return (v[0] + v[2]) + (v[1] + v[3]);
 }
+MOLT_INLINE float sum(const Lanes<float, 64>& v) {
+  Lanes<float> halves[2];
+  std::memcpy(halves, &v, sizeof v);
+  return sum(Lanes<float>(halves[0] + halves[1]));
+}
 
 // One vector whose element i is the sum of the elements of rows[i], for as many rows as a vector has elements.
 MOLT_INLINE Lanes<float> sums(const Lanes<float>* rows) {

@@ -55,8 +55,8 @@ class Cache {
 };
 
 // Feeds sequences step by step (steps[s][i] new tokens of sequence i in step s) and compares with attention over each as a whole.
-void expect_whole(const Shape& shape, const std::vector<std::vector<std::int32_t>>& steps, Window window,
-                  at::TensorOptions options) {
+void expect_whole(Shape shape, const std::vector<std::vector<std::int32_t>>& steps, Window window, at::TensorOptions options) {
+  if (options.device().is_cpu()) shape.block_size = (shape.block_size + 15) / 16 * 16;
   SCOPED_TRACE(testing::Message() << "heads " << shape.heads << "/" << shape.kv_heads << " of " << shape.head_size
                                   << ", blocks of " << shape.block_size << ", window " << window.value_or(0) << ", " << options);
   const std::size_t sequences = steps[0].size();
@@ -89,8 +89,15 @@ TEST(AttentionWithCache, StepsGiveWhatTheWholeGives) {
   const std::vector<std::vector<std::int32_t>> mixed{{7, 1, 30}, {1, 1, 1}, {20, 1, 4}, {1, 0, 140}, {2, 5, 1}, {1, 1, 1}};
   for (const at::Device device : test_devices())
     for (const at::ScalarType dtype : {at::kFloat, at::kDouble})
-      for (const Shape& shape :
-           {Shape{8, 4, 8, 256}, {8, 4, 8, 16}, {4, 2, 32, 3}, {4, 1, 64, 16}, {2, 2, 12, 5}, {3, 1, 128, 1}})
+      for (const Shape& shape : {Shape{8, 4, 8, 256},
+                                 {8, 4, 8, 16},
+                                 {4, 2, 32, 3},
+                                 {4, 1, 64, 48},
+                                 {2, 2, 12, 5},
+                                 {3, 1, 128, 1},
+                                 {3, 3, 8, 32},
+                                 {6, 2, 20, 16},
+                                 {2, 1, 4, 16}})
         for (const Window window : {Window(), Window(1), Window(10), Window(1000)})
           expect_whole(shape, mixed, window, at::TensorOptions(device).dtype(dtype));
 }
@@ -124,16 +131,23 @@ TEST(AttentionWithCache, LongContextsUseAllThreads) {
             at::get_num_threads());
 }
 
+TEST(AttentionWithCache, RefusesBlocksOfNoWholeTilesOnTheCpu) {
+  const at::Tensor cache = at::zeros({2, 24, 1, 8});
+  const std::vector<std::int32_t> lens{4};
+  const PagedContext context{at::tensor(lens, at::kInt), lens, at::zeros({1, 1}, at::kInt)};
+  EXPECT_THROW(attention_with_cache(at::zeros({1, 2, 8}), cache, cache, Sequences::of({1}), context, 1), std::logic_error);
+}
+
 TEST(AttentionWithCache, NoTokensGiveNothing) {
-  const at::Tensor cache = at::zeros({2, 4, 1, 8});
+  const at::Tensor cache = at::zeros({2, 16, 1, 8});
   const std::vector<std::int32_t> lens{3};
   const PagedContext context{at::tensor(lens, at::kInt), lens, at::zeros({1, 1}, at::kInt)};
   EXPECT_EQ(attention_with_cache(at::zeros({0, 2, 8}), cache, cache, Sequences::of({0}), context, 1).size(0), 0);
 }
 
 TEST(AttentionWithCache, RefusesMoreTokensThanItsBlocksHold) {
-  const at::Tensor cache = at::zeros({2, 4, 1, 8});
-  const std::vector<std::int32_t> lens{4};
+  const at::Tensor cache = at::zeros({2, 16, 1, 8});
+  const std::vector<std::int32_t> lens{16};
   const PagedContext context{at::tensor(lens, at::kInt), lens, at::zeros({1, 1}, at::kInt)};
   EXPECT_THROW(attention_with_cache(at::zeros({1, 2, 8}), cache, cache, Sequences::of({1}), context, 1), std::logic_error);
 }
@@ -141,15 +155,15 @@ TEST(AttentionWithCache, RefusesMoreTokensThanItsBlocksHold) {
 TEST(StoreKv, WritesRowsToTheirSlots) {
   for (const at::Device device : test_devices()) {
     const at::TensorOptions options = at::TensorOptions(device).dtype(at::kFloat);
-    const at::Tensor k_cache = at::zeros({3, 2, 2, 4}, options), v_cache = at::zeros_like(k_cache);
+    const at::Tensor k_cache = at::zeros({3, 16, 2, 4}, options), v_cache = at::zeros_like(k_cache);
     const at::Tensor kv = at::arange(32, options).view({2, 4, 4});
-    store_kv(kv.slice(1, 0, 2), kv.slice(1, 2, 4), k_cache, v_cache, at::tensor({5, 0}, at::kLong).to(device));
-    EXPECT_TRUE(k_cache[2][1].equal(kv[0].slice(0, 0, 2)));
-    EXPECT_TRUE(v_cache[0][0].equal(kv[1].slice(0, 2, 4)));
+    store_kv(kv.slice(1, 0, 2), kv.slice(1, 2, 4), k_cache, v_cache, at::tensor({41, 0}, at::kLong).to(device));
+    EXPECT_TRUE(cache_rows(k_cache)[41].equal(kv[0].slice(0, 0, 2)));
+    EXPECT_TRUE(cache_rows(v_cache)[0].equal(kv[1].slice(0, 2, 4)));
     EXPECT_EQ(k_cache.ne(0).sum().item<int>(), 15);  // one of the 16 values written is 0
   }
-  EXPECT_THROW(store_kv(at::ones({1, 1, 4}), at::ones({1, 1, 4}), at::ones({1, 2, 1, 4}), at::ones({1, 2, 1, 4}),
-                        at::tensor({2}, at::kLong)),
+  EXPECT_THROW(store_kv(at::ones({1, 1, 4}), at::ones({1, 1, 4}), at::ones({1, 16, 1, 4}), at::ones({1, 16, 1, 4}),
+                        at::tensor({16}, at::kLong)),
                std::logic_error);
 }
 
@@ -164,7 +178,7 @@ TEST(StoreQkv, IsRotationThenStoring) {
         if (turned > 0)
           table =
               rotary_table({rotary_frequencies(turned, 100, device), 1}, at::tensor({0, 5, 90, 3, 4000}, at::kLong).to(device));
-        const at::Tensor k = at::full({3, 4, 2, 12}, 9, options), v = at::full_like(k, 9), k_expected = k.clone(),
+        const at::Tensor k = at::full({3, 16, 2, 12}, 9, options), v = at::full_like(k, 9), k_expected = k.clone(),
                          v_expected = v.clone();
         const at::Tensor q = store_qkv(qkv, 4, table, k, v, slots);
         const QueryKeyValue parts = rotary_qkv(qkv, 4, 2, table);

@@ -24,7 +24,8 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
 
 // Where the earlier tokens of each sequence lie in a paged cache (blocks, block_size, kv_heads, head_size): position p of
 // sequence s is row p % block_size of block block_table[s][p / block_size]. A contiguous cache is the case of one block a
-// sequence.
+// sequence. How rows lie in the memory of a cache is the business of the functions below: for float and double on the CPU in
+// tiles of 16 positions, (kv_heads, head_size, 16), of which a block must be a multiple; elsewhere in order.
 struct PagedContext {
   at::Tensor context_lens;             // int32 (sequences): tokens of the sequence already in the cache before this step
   std::span<const std::int32_t> lens;  // the same numbers on the host
@@ -46,6 +47,9 @@ constexpr std::int64_t kLargestDecodeHead = 256;
 // kv_heads, head_size). slot_mapping int64 (tokens), no slot twice.
 void store_kv(const at::Tensor& k, const at::Tensor& v, const at::Tensor& k_cache, const at::Tensor& v_cache,
               const at::Tensor& slot_mapping);
+
+// The rows of a cache in order, (blocks * block_size, kv_heads, head_size): a copy where they lie in tiles.
+at::Tensor cache_rows(const at::Tensor& cache);
 
 // What a step of generation does with its projection qkv (tokens, (heads + 2 kv_heads) * head_size): rotary_qkv, then store_kv of
 // the keys and values; returns the queries (tokens, heads, head_size). On a GPU in one kernel, which drops the keys and values of

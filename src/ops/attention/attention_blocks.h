@@ -55,7 +55,7 @@ MOLT_INLINE void pack_transposed(const ContextRows<T>& from, std::int64_t key, s
     T* column = to + j / kPanel<T> * kPanel<T> * head_size + j % kPanel<T>;
     if (j < count) {
       const T* row = from.at(key + j, head);
-      for (std::int64_t d = 0; d < head_size; ++d) column[d * kPanel<T>] = row[d];
+      for (std::int64_t d = 0; d < head_size; ++d) column[d * kPanel<T>] = row[d * from.value_stride()];
     } else {
       for (std::int64_t d = 0; d < head_size; ++d) column[d * kPanel<T>] = 0;
     }
@@ -72,6 +72,20 @@ MOLT_INLINE Vector exp2_of_difference(const Vector& x) {
 template <class T>
 MOLT_INLINE void pack_row(const T* from, std::int64_t head_size, T factor, T* to) {
   for (std::int64_t d = 0; d < head_size; d += kLanes<T>) store(to + d, load(from + d, head_size - d) * factor);
+}
+
+// A block of values as rows of `width`, which is head_size in whole vectors.
+template <class T>
+MOLT_INLINE void pack_rows(const ContextRows<T>& from, std::int64_t key, std::int64_t count, std::int64_t head,
+                           std::int64_t head_size, std::int64_t width, T* to) {
+  for (std::int64_t j = 0; j < count; ++j, to += width) {
+    const T* row = from.at(key + j, head);
+    if (from.value_stride() == 1) {
+      pack_row(row, head_size, T(1), to);
+    } else {
+      for (std::int64_t d = 0; d < width; ++d) to[d] = d < head_size ? row[d * from.value_stride()] : T(0);
+    }
+  }
 }
 
 // scores (rows, columns of the strip): queries (rows, head_size) times packed keys.

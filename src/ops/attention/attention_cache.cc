@@ -1,8 +1,9 @@
 #include <ATen/Functions.h>
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <c10/core/GradMode.h>
 
-#include <cstring>
+#include <algorithm>
 
 #include "base/error.h"
 #include "ops/attention/attention.h"
@@ -14,6 +15,11 @@
 namespace molt::ops {
 
 namespace attention_cache {
+
+// Dtypes with kernels on the CPU have their caches in tiles there.
+bool in_tiles(const at::Tensor& cache) {
+  return cache.is_cpu() && (cache.scalar_type() == at::kFloat || cache.scalar_type() == at::kDouble);
+}
 
 // Up to this many new tokens of a sequence are attended one by one, reading the cache in place; more are worth packing its keys
 // for.
@@ -37,7 +43,7 @@ at::Tensor on_cpu(const at::Tensor& q, const at::Tensor& k_cache, const at::Tens
   for (std::int64_t i = 0; i < fresh.count(); ++i) {
     if (fresh.length(i) == 0) continue;
     const std::int32_t* blocks = context.block_table.const_data_ptr<std::int32_t>() + i * context.block_table.size(1);
-    const bool in_place = fresh.length(i) <= kFewQueries && q.size(2) % kLanes<T> == 0;
+    const bool in_place = fresh.length(i) <= kFewQueries && q.size(2) >= 8;
     (in_place ? few : many)
         .spans.push_back({.first = fresh.offsets[i],
                           .count = fresh.length(i),
@@ -69,7 +75,7 @@ Gathered gather(const at::Tensor& k_cache, const at::Tensor& v_cache, const Sequ
   const at::Tensor position = at::arange(all.tokens(), options) - all.cu_seqlens.to(at::kLong).index_select(0, sequence);
   const at::Tensor block = context.block_table.index({sequence, at::div(position, block_size, "floor")}).to(at::kLong);
   const at::Tensor slot = block * block_size + at::remainder(position, block_size);
-  const auto rows = [&slot](const at::Tensor& cache) { return cache.flatten(0, 1).index_select(0, slot); };
+  const auto rows = [&slot](const at::Tensor& cache) { return cache_rows(cache).index_select(0, slot); };
   return {rows(k_cache), rows(v_cache), all};
 }
 
@@ -126,6 +132,8 @@ void check(const at::Tensor& q, const at::Tensor& k_cache, const at::Tensor& v_c
                  v_cache.is_contiguous() && q.size(2) == k_cache.size(3) && q.size(1) % k_cache.size(2) == 0 &&
                  q.scalar_type() == k_cache.scalar_type() && q.scalar_type() == v_cache.scalar_type(),
              "attention_with_cache: q ", q.sizes(), ", k_cache ", k_cache.sizes(), ", v_cache ", v_cache.sizes());
+  MOLT_CHECK(!in_tiles(k_cache) || k_cache.size(1) % kTile == 0, "attention_with_cache: blocks of ", k_cache.size(1),
+             " positions, expected a multiple of ", kTile);
   MOLT_CHECK(fresh.tokens() == q.size(0) && static_cast<std::int64_t>(context.lens.size()) == fresh.count() &&
                  context.block_table.dim() == 2 && context.block_table.size(0) == fresh.count() &&
                  context.block_table.scalar_type() == at::kInt && context.block_table.is_contiguous(),
@@ -135,6 +143,22 @@ void check(const at::Tensor& q, const at::Tensor& k_cache, const at::Tensor& v_c
     MOLT_CHECK(fresh.length(i) == 0 || context.lens[i] + fresh.length(i) <= context.block_table.size(1) * k_cache.size(1),
                "attention_with_cache: sequence ", i, " has ", context.lens[i], " + ", fresh.length(i),
                " tokens, its blocks hold ", context.block_table.size(1) * k_cache.size(1));
+}
+
+template <class T>
+void store_in_tiles(const at::Tensor& from, const at::Tensor& cache, const at::Tensor& slots) {
+  const std::int64_t row = from.size(1) * from.size(2), capacity = cache.size(0) * cache.size(1);
+  MOLT_CHECK(cache.size(1) % kTile == 0, "store_kv: blocks of ", cache.size(1), " positions, expected a multiple of ", kTile);
+  const auto* slot = slots.const_data_ptr<std::int64_t>();
+  const T* source = from.const_data_ptr<T>();
+  T* target = cache.mutable_data_ptr<T>();
+  at::parallel_for(0, from.size(0), std::max<std::int64_t>(1, 16384 / row), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t t = begin; t < end; ++t) {
+      MOLT_CHECK(slot[t] >= 0 && slot[t] < capacity, "store_kv: slot ", slot[t], " of ", capacity);
+      T* to = target + slot[t] / kTile * kTile * row + slot[t] % kTile;
+      for (std::int64_t i = 0; i < row; ++i) to[i * kTile] = source[t * row + i];
+    }
+  });
 }
 
 }  // namespace attention_cache
@@ -160,22 +184,22 @@ void store_kv(const at::Tensor& k, const at::Tensor& v, const at::Tensor& k_cach
                  v.scalar_type() == v_cache.scalar_type() && slot_mapping.numel() == k.size(0) && k_cache.is_contiguous() &&
                  v_cache.is_contiguous() && slot_mapping.scalar_type() == at::kLong,
              "store_kv: k ", k.sizes(), ", v ", v.sizes(), ", caches ", k_cache.sizes(), ", slots ", slot_mapping.sizes());
-  if (!k.is_cpu()) {
+  if (!attention_cache::in_tiles(k_cache)) {
     k_cache.flatten(0, 1).index_copy_(0, slot_mapping, k);
     v_cache.flatten(0, 1).index_copy_(0, slot_mapping, v);
     return;
   }
+  const bool is_double = k.scalar_type() == at::kDouble;
+  const auto store = is_double ? attention_cache::store_in_tiles<double> : attention_cache::store_in_tiles<float>;
   const at::Tensor slots = slot_mapping.contiguous();
-  const auto* slot = slots.const_data_ptr<std::int64_t>();
-  const std::int64_t row = k.size(1) * k.size(2) * k.element_size(), capacity = k_cache.size(0) * k_cache.size(1);
-  for (const auto& [from, cache] : {std::pair(k.contiguous(), k_cache), std::pair(v.contiguous(), v_cache)}) {
-    const auto* source = static_cast<const char*>(from.const_data_ptr());
-    auto* target = static_cast<char*>(cache.mutable_data_ptr());
-    for (std::int64_t t = 0; t < k.size(0); ++t) {
-      MOLT_CHECK(slot[t] >= 0 && slot[t] < capacity, "store_kv: slot ", slot[t], " of ", capacity);
-      std::memcpy(target + slot[t] * row, source + t * row, row);
-    }
-  }
+  store(k.contiguous(), k_cache, slots);
+  store(v.contiguous(), v_cache, slots);
+}
+
+at::Tensor cache_rows(const at::Tensor& cache) {
+  if (!attention_cache::in_tiles(cache)) return cache.flatten(0, 1);
+  const std::int64_t rows = cache.size(0) * cache.size(1), heads = cache.size(2), size = cache.size(3);
+  return cache.view({rows / kTile, heads, size, kTile}).permute({0, 3, 1, 2}).reshape({rows, heads, size});
 }
 
 at::Tensor store_qkv(const at::Tensor& qkv, std::int64_t heads, const RotaryTable& table, const at::Tensor& k_cache,

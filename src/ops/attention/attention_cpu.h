@@ -24,15 +24,23 @@ struct HeadRows {
   T* at(std::int64_t t, std::int64_t h) const { return data + t * token + h * head; }
 };
 
-// The keys or values of one sequence: rows a stride apart, or in the blocks of a paged cache.
+// Positions of a tile of the cache: (kv_heads, head_size, kTile). What decoding multiplies by one query or weight after the other
+// lies beside each other, and a head's part of a tile is one piece of memory.
+inline constexpr std::int64_t kTile = 16;
+
+// The keys or values of one sequence: rows a stride apart, or tiles in the blocks of a paged cache.
 template <class T>
 struct ContextRows {
   HeadRows<const T> rows;
   const std::int32_t* blocks = nullptr;  // null: rows lie in order
-  std::int64_t block_size = 0;
+  std::int64_t block_size = 0;           // of whole tiles
 
+  // From one value of a row to the next.
+  std::int64_t value_stride() const { return blocks ? kTile : 1; }
   const T* at(std::int64_t position, std::int64_t head) const {
-    return rows.at(blocks ? blocks[position / block_size] * block_size + position % block_size : position, head);
+    if (!blocks) return rows.at(position, head);
+    const std::int64_t row = blocks[position / block_size] * block_size + position % block_size;
+    return rows.at(row / kTile * kTile, head * kTile) + row % kTile;
   }
 };
 
@@ -68,7 +76,8 @@ void attention_forward_cpu(const AttentionForward<double>& work);
 void attention_backward_cpu(const AttentionBackward<float>& work);
 void attention_backward_cpu(const AttentionBackward<double>& work);
 
-// The same as forward without logsumexp, for spans of a few queries over long contexts: reads keys and values where they lie.
+// The same as forward without logsumexp, for spans of a few queries over a cache, which it reads in place. head_size is 8 or
+// more.
 void attention_decode_cpu(const AttentionForward<float>& work);
 void attention_decode_cpu(const AttentionForward<double>& work);
 

@@ -1,3 +1,5 @@
+// Attention of a few new tokens over a cache in tiles. Both products run along positions, which lie beside each other, so heads
+// of any size fill the vectors: scores of many keys at once, and sums of weighted values that are added across lanes at the end.
 #include <ATen/Parallel.h>
 
 #include <algorithm>
@@ -7,122 +9,223 @@
 #include <vector>
 
 #include "ops/attention/attention_cpu.h"
-#include "ops/attention/tile.h"
+#include "ops/lanes.h"
 
 namespace molt::ops {
 
 namespace attention_decode {
+
+template <class ScalarType, int kVectorBytes>
+struct Form {
+  using Scalar = ScalarType;
+  using Vector = Lanes<Scalar, kVectorBytes>;
+  static constexpr int kBytes = kVectorBytes, kCount = kLanes<Scalar, kBytes>;
+};
 
 // One query of all heads that share a key head, over positions begin … end of its sequence.
 struct Task {
   std::int64_t span, query, kv_head, begin, end;
 };
 
-// How many positions from `at` have rows a fixed stride apart: all, or what is left of a cache block.
+// Tiles that follow each other a fixed stride apart: `count` positions.
 template <class T>
-MOLT_INLINE std::int64_t stretch(const ContextRows<T>& context, std::int64_t at, std::int64_t end) {
-  return context.blocks ? std::min(end - at, context.block_size - at % context.block_size) : end - at;
+struct Run {
+  const T* rows;
+  std::int64_t count;
+};
+
+// From position `at`, which begins a tile, to `end` or to the end of a cache block. (Not a loop with a function for its body: GCC
+// inlines no lambda into target clones.)
+template <class T>
+MOLT_INLINE Run<T> run_from(const ContextRows<T>& context, std::int64_t head, std::int64_t at, std::int64_t end) {
+  const std::int64_t left = context.blocks ? context.block_size - at % context.block_size : end;
+  return {context.at(at, head), std::min(end - at, left)};
 }
 
-// Scores of a vector of keys against one query: keys(r) is the r-th key.
-template <class T, class Keys>
-MOLT_INLINE Lanes<T> score_vector(const T* query, const Keys& keys, std::int64_t head_size) {
-  constexpr int lanes = kLanes<T>;
-  Lanes<T> parts[lanes];
-#pragma GCC unroll 8
-  for (int r = 0; r < lanes; ++r) parts[r] = Lanes<T>{};
-  for (std::int64_t d = 0; d < head_size; d += lanes) {
-    const Lanes<T> q = load(query + d);
-#pragma GCC unroll 8
-    for (int r = 0; r < lanes; ++r) parts[r] += q * load(keys(r) + d);
+// Where the vector of positions j … of a run lies.
+template <class T>
+MOLT_INLINE const T* vector_at(const T* rows, std::int64_t stride, std::int64_t j) {
+  return rows + j / kTile * stride + j % kTile;
+}
+
+// Scores of kVectors vectors of keys against kQueries queries. Plain loops on purpose: GCC 12 builds a broadcast of its own
+// vector types element by element inside target clones.
+template <class F, int kQueries, int kVectors, class T = typename F::Scalar>
+MOLT_INLINE void score_block(const T* queries, std::int64_t query_stride, const T* keys, std::int64_t stride, std::int64_t j,
+                             std::int64_t head_size, T scale, T* scores, std::int64_t scores_stride) {
+  const T* from[kVectors];
+  T total[kQueries][kVectors][F::kCount];
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) {
+    from[v] = vector_at(keys, stride, j + v * F::kCount);
+#pragma GCC unroll 2
+    for (int g = 0; g < kQueries; ++g)
+#pragma omp simd
+      for (int i = 0; i < F::kCount; ++i) total[g][v][i] = 0;
   }
-  return sums(parts);
+  for (std::int64_t d = 0; d < head_size; ++d) {
+#pragma GCC unroll 2
+    for (int g = 0; g < kQueries; ++g) {
+      const T q = queries[g * query_stride + d];
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v)
+#pragma omp simd
+        for (int i = 0; i < F::kCount; ++i) total[g][v][i] += q * from[v][d * kTile + i];
+    }
+  }
+#pragma GCC unroll 2
+  for (int g = 0; g < kQueries; ++g)
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v)
+#pragma omp simd
+      for (int i = 0; i < F::kCount; ++i) scores[g * scores_stride + j + v * F::kCount + i] = total[g][v][i] * scale;
 }
 
-// Scores of `count` keys against the `group` queries (rows `query_stride` apart) that share them, a vector of keys at a time;
-// writes up to a vector beyond them.
-template <class T>
-MOLT_INLINE void score(const T* queries, std::int64_t query_stride, std::int64_t group, const T* keys, std::int64_t stride,
-                       std::int64_t count, std::int64_t head_size, T scale, T* scores, std::int64_t scores_stride) {
-  constexpr int lanes = kLanes<T>;
+// Scores of `count` keys, in whole vectors.
+template <class F, int kQueries, class T = typename F::Scalar>
+MOLT_INLINE void score(const T* queries, std::int64_t query_stride, const T* keys, std::int64_t stride, std::int64_t count,
+                       std::int64_t head_size, T scale, T* scores, std::int64_t scores_stride) {
+  constexpr int together = 4;
   std::int64_t j = 0;
-  // Plain additions find the rows: clamping them as the end needs would cost more than short heads' products.
-  for (; j + lanes <= count; j += lanes) {
-    const T* first = keys + j * stride;
-    for (std::int64_t g = 0; g < group; ++g)
-      store(scores + g * scores_stride + j,
-            Lanes<T>(score_vector(queries + g * query_stride, [&](int r) { return first + r * stride; }, head_size) * scale));
-  }
-  if (j == count) return;
-  const auto clamped = [&](int r) { return keys + std::min(j + r, count - 1) * stride; };
-  for (std::int64_t g = 0; g < group; ++g)
-    store(scores + g * scores_stride + j, Lanes<T>(score_vector(queries + g * query_stride, clamped, head_size) * scale));
+  for (; j + together * F::kCount <= count; j += together * F::kCount)
+    score_block<F, kQueries, together>(queries, query_stride, keys, stride, j, head_size, scale, scores, scores_stride);
+  for (; j < count; j += F::kCount)
+    score_block<F, kQueries, 1>(queries, query_stride, keys, stride, j, head_size, scale, scores, scores_stride);
 }
 
-// The scores (in units of log 2) become exponentials; returns their sum. Zeros follow them up to a whole vector.
-template <class T>
-MOLT_INLINE T exponentials(T* scores, std::int64_t count) {
-  constexpr int lanes = kLanes<T>;
-  const std::int64_t end = padded<T>(count);
-  std::fill(scores + count, scores + end, -std::numeric_limits<T>::infinity());
-  Lanes<T> largest = load(scores);
-  for (std::int64_t j = lanes; j < end; j += lanes) largest = larger(largest, load(scores + j));
+// Scores begin … end (in units of log 2) become exponentials, what is before and after them in whole vectors zeros; returns their
+// sum.
+template <class F, class T = typename F::Scalar>
+MOLT_INLINE T exponentials(T* scores, std::int64_t begin, std::int64_t end) {
+  using Vector = typename F::Vector;
+  const std::int64_t whole = (end + F::kCount - 1) / F::kCount * F::kCount;
+  std::fill(scores, scores + begin, -std::numeric_limits<T>::infinity());
+  std::fill(scores + end, scores + whole, -std::numeric_limits<T>::infinity());
+  Vector largest = load<F::kBytes>(scores);
+  for (std::int64_t j = F::kCount; j < whole; j += F::kCount) largest = larger(largest, load<F::kBytes>(scores + j));
   T maximum = largest[0];
-  for (int i = 1; i < lanes; ++i) maximum = std::max(maximum, largest[i]);
-  Lanes<T> total = {};
-  for (std::int64_t j = 0; j < end; j += lanes) {
-    const Lanes<T> value = exp2_in_range(larger(Lanes<T>{} - 126, Lanes<T>(load(scores + j) - maximum)));
+  for (int i = 1; i < F::kCount; ++i) maximum = std::max(maximum, largest[i]);
+  Vector total = {};
+  for (std::int64_t j = 0; j < whole; j += F::kCount) {
+    const Vector value = exp2_in_range(larger(Vector{} - 126, Vector(load<F::kBytes>(scores + j) - maximum)));
     store(scores + j, value);
     total += value;
   }
+  std::fill(scores, scores + begin, T(0));
+  std::fill(scores + end, scores + whole, T(0));
   return sum(total);
 }
 
+// Adds the weighted values of a vector of positions, of which the first `left` count. What lies beyond the end may be no number,
+// of which no weight makes zero.
+template <class F, int kQueries, bool kWhole, class T = typename F::Scalar>
+MOLT_INLINE void add_weighted(const T* values, const T* weights, std::int64_t weights_stride, std::int64_t left,
+                              typename F::Vector* total) {
+  using Vector = typename F::Vector;
+  using Bits = BitsOf<Vector>;
+  constexpr int each = F::kCount / kQueries;
+  Bits lane;
+  if constexpr (!kWhole)
+    for (int i = 0; i < F::kCount; ++i) lane[i] = i;
+  Vector weight[kQueries];
+#pragma GCC unroll 2
+  for (int g = 0; g < kQueries; ++g) weight[g] = load<F::kBytes>(weights + g * weights_stride);
+#pragma GCC unroll 16
+  for (int i = 0; i < each; ++i) {
+    Vector value = load<F::kBytes>(values + i * kTile);
+    if constexpr (!kWhole) value = lane < static_cast<ElementOf<Bits>>(left) ? value : Vector{};
+#pragma GCC unroll 2
+    for (int g = 0; g < kQueries; ++g) total[g * each + i] += weight[g] * value;
+  }
+}
+
+// Values d … of a key head weighted and summed over positions first … end, as many as a vector has lanes for each of kQueries
+// rows of weights: the first row's in the first lanes.
+template <class F, int kQueries, class T = typename F::Scalar>
+MOLT_INLINE typename F::Vector weigh(const ContextRows<T>& values, std::int64_t kv_head, std::int64_t d, const T* weights,
+                                     std::int64_t weights_stride, std::int64_t first, std::int64_t end) {
+  using Vector = typename F::Vector;
+  const std::int64_t stride = kTile * values.rows.token;
+  Vector total[F::kCount];
+#pragma GCC unroll 16
+  for (int i = 0; i < F::kCount; ++i) total[i] = Vector{};
+  for (std::int64_t at = first; at < end;) {
+    const Run<T> run = run_from(values, kv_head, at, end);
+    const T *rows = run.rows + d * kTile, *own = weights + at - first;
+    std::int64_t j = 0;
+    for (; j + F::kCount <= run.count; j += F::kCount)
+      add_weighted<F, kQueries, true>(vector_at(rows, stride, j), own + j, weights_stride, F::kCount, total);
+    if (j < run.count)
+      add_weighted<F, kQueries, false>(vector_at(rows, stride, j), own + j, weights_stride, run.count - j, total);
+    at += run.count;
+  }
+  return sums(total);
+}
+
+// Weighted values of heads `head` and, with two queries, `other`, divided by their sums of weights, and out.
+template <class F, int kQueries, class T = typename F::Scalar>
+MOLT_INLINE void combine(const AttentionForward<T>& work, const Task& task, std::int64_t first, std::int64_t head,
+                         std::int64_t other, const T* scores, std::int64_t scores_stride) {
+  constexpr int each = F::kCount / kQueries;
+  const AttentionShape& shape = work.shape;
+  const QuerySpan<T>& span = work.spans[task.span];
+  const std::int64_t heads[2] = {head, other}, group = task.kv_head * shape.group(), size = shape.head_size;
+  const T* weights = scores + (head - group) * scores_stride;
+  const T* totals = scores + shape.group() * scores_stride - group;
+  // The last ones of a head are taken together with some before them.
+  for (std::int64_t at = 0; at < size; at += each) {
+    const std::int64_t d = std::min(at, size - each);
+    const auto sums = weigh<F, kQueries>(span.values, task.kv_head, d, weights, (other - head) * scores_stride, first, task.end);
+    for (int g = 0; g < kQueries; ++g) {
+      T* out = work.out.at(span.first + task.query, heads[g]) + d;
+      const T inverse = T(1) / totals[heads[g]];
+      for (int i = 0; i < each; ++i) out[i] = sums[g * each + i] * inverse;
+    }
+  }
+}
+
 // `scores` has room for scores_stride + 1 numbers a query: its scores, and behind those of all queries the sums.
-template <class T>
+template <class F, class T = typename F::Scalar>
 MOLT_INLINE void attend(const AttentionForward<T>& work, const Task& task, T* scores, std::int64_t scores_stride) {
   const AttentionShape& shape = work.shape;
   const QuerySpan<T>& span = work.spans[task.span];
   const std::int64_t group = shape.group(), head = task.kv_head * group, token = span.first + task.query;
+  const std::int64_t first = task.begin / kTile * kTile, stride = kTile * span.keys.rows.token;
   const T scale = static_cast<T>(shape.scale * M_LOG2E);
-  for (std::int64_t at = task.begin, count; at < task.end; at += count) {
-    count = stretch(span.keys, at, task.end);
-    score(work.q.at(token, head), work.q.head, group, span.keys.at(at, task.kv_head), span.keys.rows.token, count,
-          shape.head_size, scale, scores + at - task.begin, scores_stride);
+  for (std::int64_t at = first; at < task.end;) {
+    const Run<T> run = run_from(span.keys, task.kv_head, at, task.end);
+    const T* query = work.q.at(token, head);
+    T* row = scores + at - first;
+    std::int64_t g = 0;
+    for (; g + 2 <= group; g += 2, query += 2 * work.q.head, row += 2 * scores_stride)
+      score<F, 2>(query, work.q.head, run.rows, stride, run.count, shape.head_size, scale, row, scores_stride);
+    if (g < group) score<F, 1>(query, work.q.head, run.rows, stride, run.count, shape.head_size, scale, row, scores_stride);
+    at += run.count;
   }
   T* totals = scores + group * scores_stride;
-  for (std::int64_t g = 0; g < group; ++g) totals[g] = exponentials(scores + g * scores_stride, task.end - task.begin);
-  for (std::int64_t at = task.begin, count; at < task.end; at += count) {
-    count = stretch(span.values, at, task.end);
-    multiply(Product<T>{.rows = group,
-                        .columns = shape.head_size,
-                        .depth = count,
-                        .a = scores + at - task.begin,
-                        .a_row = scores_stride,
-                        .a_depth = 1,
-                        .b = span.values.at(at, task.kv_head),
-                        .b_depth = span.values.rows.token,
-                        .b_panel = kPanel<T>,
-                        .c = work.out.at(token, head),
-                        .c_row = work.out.head,
-                        .accumulate = at != task.begin});
-  }
-  for (std::int64_t g = 0; g < group; ++g) {
-    T* row = work.out.at(token, head + g);
-    const T inverse = T(1) / totals[g];
-    for (std::int64_t d = 0; d < shape.head_size; d += kLanes<T>) store(row + d, Lanes<T>(load(row + d) * inverse));
+  for (std::int64_t g = 0; g < group; ++g)
+    totals[g] = exponentials<F>(scores + g * scores_stride, task.begin - first, task.end - first);
+  for (std::int64_t g = 0; g < group; g += 2) {
+    const std::int64_t other = std::min(g + 1, group - 1);
+    if (other > g || shape.head_size < F::kCount)
+      combine<F, 2>(work, task, first, head + g, head + other, scores, scores_stride);
+    else
+      combine<F, 1>(work, task, first, head + g, head + g, scores, scores_stride);
   }
 }
 
+MOLT_WIDE void run_wide(const AttentionForward<float>& work, const Task& task, float* scores, std::int64_t scores_stride) {
+  attend<Form<float, 64>>(work, task, scores, scores_stride);
+}
 MOLT_CLONES void run(const AttentionForward<float>& work, const Task& task, float* scores, std::int64_t scores_stride) {
-  attend(work, task, scores, scores_stride);
+  attend<Form<float, 32>>(work, task, scores, scores_stride);
 }
 MOLT_CLONES void run(const AttentionForward<double>& work, const Task& task, double* scores, std::int64_t scores_stride) {
-  attend(work, task, scores, scores_stride);
+  attend<Form<double, 32>>(work, task, scores, scores_stride);
 }
 
 template <class T>
-void decode(const AttentionForward<T>& work) {
+void decode(const AttentionForward<T>& work, void (*run)(const AttentionForward<T>&, const Task&, T*, std::int64_t)) {
   const AttentionShape& shape = work.shape;
   std::vector<Task> tasks;
   std::int64_t longest = 0, keys = 0;
@@ -136,7 +239,7 @@ void decode(const AttentionForward<T>& work) {
   if (tasks.empty()) return;
   // Waking a thread costs some microseconds: as much as 64k multiplications.
   const std::int64_t count = tasks.size(), each = std::max<std::int64_t>(1, keys * shape.heads * shape.head_size / count);
-  const std::int64_t stride = padded<T>(longest) + kLanes<T>;
+  const std::int64_t stride = (longest + 3 * kTile - 1) / kTile * kTile;  // whole tiles at both ends
   at::parallel_for(0, count, std::max<std::int64_t>(1, 65536 / each), [&](std::int64_t begin, std::int64_t end) {
     const std::unique_ptr<T[]> scores(new T[shape.group() * (stride + 1)]);
     for (std::int64_t task = begin; task < end; ++task) run(work, tasks[task], scores.get(), stride);
@@ -146,10 +249,13 @@ void decode(const AttentionForward<T>& work) {
 }  // namespace attention_decode
 
 void attention_decode_cpu(const AttentionForward<float>& work) {
-  attention_decode::decode(work);
+  using namespace attention_decode;
+  using Run = void (*)(const AttentionForward<float>&, const Task&, float*, std::int64_t);
+  const Run narrow = run;
+  decode(work, has_wide_lanes() ? run_wide : narrow);
 }
 void attention_decode_cpu(const AttentionForward<double>& work) {
-  attention_decode::decode(work);
+  attention_decode::decode<double>(work, attention_decode::run);
 }
 
 }  // namespace molt::ops

@@ -71,8 +71,7 @@ MOLT_INLINE void attend_block(const AttentionForward<T>& work, const Task& task,
   const QuerySpan<T>& span = work.spans[task.span];
   const T scale = static_cast<T>(shape.scale * M_LOG2E);
   pack_transposed(span.keys, key, count, task.kv_head, shape.head_size, space.keys.get());
-  for (std::int64_t j = 0; j < count; ++j)
-    pack_row(span.values.at(key + j, task.kv_head), shape.head_size, T(1), space.values.get() + j * space.width);
+  pack_rows(span.values, key, count, task.kv_head, shape.head_size, space.width, space.values.get());
 
   for (std::int64_t g = 0; g < shape.group(); ++g) {
     for (std::int64_t strip = 0; strip < task.count; strip += kStrip) {
