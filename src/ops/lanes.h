@@ -240,4 +240,27 @@ MOLT_INLINE Lanes<float, 64> sums(const Lanes<float, 64>* rows) {
          __builtin_shuffle(quads[0], quads[1], Bits{4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31});
 }
 
+// Row i of eight vectors of eight becomes column i.
+MOLT_INLINE void transpose(Lanes<float>* rows) {
+  using Bits = LanesOf<float>::Bits;
+  Lanes<float> pairs[8], quads[8];
+#pragma GCC unroll 4
+  for (int i = 0; i < 8; i += 2) {
+    pairs[i] = __builtin_shuffle(rows[i], rows[i + 1], Bits{0, 8, 1, 9, 4, 12, 5, 13});
+    pairs[i + 1] = __builtin_shuffle(rows[i], rows[i + 1], Bits{2, 10, 3, 11, 6, 14, 7, 15});
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 8; i += 4)
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half) {
+      quads[i + 2 * half] = __builtin_shuffle(pairs[i + half], pairs[i + 2 + half], Bits{0, 1, 8, 9, 4, 5, 12, 13});
+      quads[i + 2 * half + 1] = __builtin_shuffle(pairs[i + half], pairs[i + 2 + half], Bits{2, 3, 10, 11, 6, 7, 14, 15});
+    }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    rows[i] = __builtin_shuffle(quads[i], quads[i + 4], Bits{0, 1, 2, 3, 8, 9, 10, 11});
+    rows[i + 4] = __builtin_shuffle(quads[i], quads[i + 4], Bits{4, 5, 6, 7, 12, 13, 14, 15});
+  }
+}
+
 }  // namespace molt::ops

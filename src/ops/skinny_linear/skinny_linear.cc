@@ -3,6 +3,7 @@
 #include <ATen/Functions.h>
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/GradMode.h>
+#include <c10/core/InferenceMode.h>
 
 #include "base/error.h"
 #include "ops/skinny_linear/skinny_linear_kernels.h"
@@ -12,40 +13,68 @@
 
 namespace molt::ops {
 
-#ifdef MOLT_CUDA
-
 namespace skinny {
 
-bool aligned(const at::Tensor& tensor) {
-  return reinterpret_cast<std::uintptr_t>(tensor.const_data_ptr()) % 16 == 0;
+template <class T>
+Products<T> products(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const at::Tensor& residual,
+                     bool swiglu, const at::Tensor& y) {
+  const auto data = [](const at::Tensor& tensor) {
+    return static_cast<const T*>(tensor.defined() ? tensor.const_data_ptr() : nullptr);
+  };
+  return {.rows = x.size(0),
+          .in = x.size(1),
+          .out = y.size(1),
+          .swiglu = swiglu,
+          .x = data(x),
+          .weight = data(weight),
+          .bias = data(bias),
+          .residual = data(residual),
+          .y = static_cast<T*>(y.mutable_data_ptr())};
 }
 
 at::Tensor multiply(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const at::Tensor& residual,
                     bool swiglu) {
-  const c10::DeviceGuard guard(x.device());
-  const auto data = [](const at::Tensor& tensor) { return tensor.defined() ? tensor.const_data_ptr() : nullptr; };
   const at::Tensor added = residual.defined() ? residual.contiguous() : residual;
-  const std::int64_t out = swiglu ? weight.size(0) / 2 : weight.size(0);
-  const at::Tensor y = at::empty({x.size(0), out}, x.options());
-  cuda_multiply({.rows = x.size(0),
-                 .in = x.size(1),
-                 .out = out,
-                 .swiglu = swiglu,
-                 .x = data(x),
-                 .weight = data(weight),
-                 .bias = data(bias),
-                 .residual = data(added),
-                 .y = y.mutable_data_ptr()},
-                c10::cuda::getCurrentCUDAStream().stream());
+  const at::Tensor y = at::empty({x.size(0), swiglu ? weight.size(0) / 2 : weight.size(0)}, x.options());
+#ifdef MOLT_CUDA
+  if (x.is_cuda()) {
+    const c10::DeviceGuard guard(x.device());
+    cuda_multiply(products<void>(x, weight, bias, added, swiglu, y), c10::cuda::getCurrentCUDAStream().stream());
+    return y;
+  }
+#endif
+  cpu_multiply(products<float>(x, weight, bias, added, swiglu, y));
   return y;
 }
+
+// While gradients may be wanted later, products must not depend on who asks: recomputed ones equal the first ones.
+bool has_cpu_kernel(const at::Tensor& x, const at::Tensor& weight) {
+  constexpr std::int64_t fewest = 4, most = 32;  // beyond which LibTorch's is as fast
+  return c10::InferenceMode::is_enabled() && x.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat &&
+         x.size(0) >= fewest && x.size(0) <= most;
+}
+
+#ifdef MOLT_CUDA
+bool aligned(const at::Tensor& tensor) {
+  return reinterpret_cast<std::uintptr_t>(tensor.const_data_ptr()) % 16 == 0;
+}
+
+bool has_cuda_kernel(const at::Tensor& x, const at::Tensor& weight) {
+  return x.is_cuda() && x.scalar_type() == at::kBFloat16 && weight.scalar_type() == at::kBFloat16 && x.size(0) <= kMostRows &&
+         !c10::GradMode::is_enabled() && x.size(1) % 32 == 0 && weight.size(0) % 16 == 0 && aligned(x) && aligned(weight);
+}
+#endif
 
 }  // namespace skinny
 
 bool has_skinny_kernel(const at::Tensor& x, const at::Tensor& weight) {
-  return x.is_cuda() && x.scalar_type() == at::kBFloat16 && weight.scalar_type() == at::kBFloat16 && x.dim() == 2 &&
-         x.size(0) <= skinny::kMostRows && !c10::GradMode::is_enabled() && x.is_contiguous() && weight.is_contiguous() &&
-         x.size(1) % 32 == 0 && weight.size(0) % 16 == 0 && skinny::aligned(x) && skinny::aligned(weight);
+  if (x.dim() != 2 || !x.is_contiguous() || !weight.is_contiguous()) return false;
+  if (x.is_cpu()) return skinny::has_cpu_kernel(x, weight);
+#ifdef MOLT_CUDA
+  return skinny::has_cuda_kernel(x, weight);
+#else
+  return false;
+#endif
 }
 
 at::Tensor skinny_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const at::Tensor& residual) {
@@ -58,25 +87,9 @@ at::Tensor skinny_linear(const at::Tensor& x, const at::Tensor& weight, const at
 }
 
 at::Tensor skinny_swiglu(const at::Tensor& x, const at::Tensor& weight) {
-  MOLT_CHECK(has_skinny_kernel(x, weight) && x.size(1) == weight.size(1), "skinny_swiglu: x ", x.sizes(), ", weight ",
-             weight.sizes());
+  MOLT_CHECK(has_skinny_kernel(x, weight) && x.size(1) == weight.size(1) && weight.size(0) % 2 == 0, "skinny_swiglu: x ",
+             x.sizes(), ", weight ", weight.sizes());
   return skinny::multiply(x, weight, {}, {}, true);
 }
-
-#else
-
-bool has_skinny_kernel(const at::Tensor&, const at::Tensor&) {
-  return false;
-}
-
-at::Tensor skinny_linear(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&) {
-  MOLT_CHECK(false, "a build without CUDA");
-}
-
-at::Tensor skinny_swiglu(const at::Tensor&, const at::Tensor&) {
-  MOLT_CHECK(false, "a build without CUDA");
-}
-
-#endif
 
 }  // namespace molt::ops
