@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "data/synthetic/problems.h"
+#include "evaluate/answer/answer.h"
 
 namespace molt {
 
@@ -176,30 +177,6 @@ std::unique_ptr<Task> make_task(const TaskConfig& config) {
   if (config.name == "gsm8k") return std::make_unique<tasks::Gsm8k>(config);
   if (config.name == "mmlu") return std::make_unique<tasks::Mmlu>(config);
   fail("task: found \"", config.name, "\", expected synthetic, gsm8k or mmlu");
-}
-
-std::string last_number(const std::string& text) {
-  const auto digit = [&](std::size_t i) { return i < text.size() && text[i] >= '0' && text[i] <= '9'; };
-  std::size_t end = text.size();
-  while (end > 0 && !digit(end - 1)) --end;
-  if (end == 0) return "";
-  std::size_t begin = end;
-  while (begin > 0 && (digit(begin - 1) || ((text[begin - 1] == ',' || text[begin - 1] == '.') && begin > 1 && digit(begin - 2))))
-    --begin;
-  const bool negative = begin > 0 && text[begin - 1] == '-' && (begin == 1 || !digit(begin - 2));
-  std::string number;
-  for (std::size_t i = begin; i < end; ++i)
-    if (text[i] != ',') number += text[i];
-  if (number.find('.') != std::string::npos) {
-    number.erase(number.find_last_not_of('0') + 1);
-    if (number.back() == '.') number.pop_back();
-  }
-  const auto first = number.find_first_not_of('0');
-  if (first == std::string::npos)
-    number = "0";
-  else
-    number.erase(0, number[first] == '.' ? first - 1 : first);
-  return (negative && number != "0" ? "-" : "") + number;
 }
 
 }  // namespace molt

@@ -50,7 +50,4 @@ struct TaskConfig {
 //   index, "type"}: the likeliest letter
 std::unique_ptr<Task> make_task(const TaskConfig& config);
 
-// The last number of a text without commas and leading zeros ("1,234.50" is "1234.5"), "" when there is none.
-std::string last_number(const std::string& text);
-
 }  // namespace molt

@@ -28,21 +28,6 @@ class TaskTest : public testing::Test {
   TaskConfig config_;
 };
 
-TEST_F(TaskTest, FindsTheLastNumber) {
-  const std::vector<std::pair<const char*, const char*>> cases = {{"so 12 and 1,234.50 .", "1234.5"},
-                                                                  {"no number", ""},
-                                                                  {"-7", "-7"},
-                                                                  {"9-7", "7"},
-                                                                  {"$0", "0"},
-                                                                  {"007", "7"},
-                                                                  {"0.50", "0.5"},
-                                                                  {"#### 18", "18"},
-                                                                  {"a 3.", "3"},
-                                                                  {"-0.0", "0"},
-                                                                  {"1,000", "1000"}};
-  for (const auto& [text, number] : cases) EXPECT_EQ(last_number(text), number) << text;
-}
-
 TEST_F(TaskTest, Gsm8kTakesTheFinalNumber) {
   const auto gsm8k = task("gsm8k", "{\"question\": \"How many?\", \"answer\": \"3 * 6 = 18\\n#### 18\"}\n");
   ASSERT_EQ(gsm8k->items().size(), 1u);
