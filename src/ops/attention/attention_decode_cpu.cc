@@ -225,7 +225,7 @@ MOLT_CLONES void run(const AttentionForward<double>& work, const Task& task, dou
 }
 
 template <class T>
-void decode(const AttentionForward<T>& work, void (*run)(const AttentionForward<T>&, const Task&, T*, std::int64_t)) {
+void attend_spans(const AttentionForward<T>& work, void (*run)(const AttentionForward<T>&, const Task&, T*, std::int64_t)) {
   const AttentionShape& shape = work.shape;
   std::vector<Task> tasks;
   std::int64_t longest = 0, keys = 0;
@@ -252,10 +252,10 @@ void attention_decode_cpu(const AttentionForward<float>& work) {
   using namespace attention_decode;
   using Run = void (*)(const AttentionForward<float>&, const Task&, float*, std::int64_t);
   const Run narrow = run;
-  decode(work, has_wide_lanes() ? run_wide : narrow);
+  attend_spans(work, has_wide_lanes() ? run_wide : narrow);
 }
 void attention_decode_cpu(const AttentionForward<double>& work) {
-  attention_decode::decode<double>(work, attention_decode::run);
+  attention_decode::attend_spans<double>(work, attention_decode::run);
 }
 
 }  // namespace molt::ops
