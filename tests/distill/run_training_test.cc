@@ -53,7 +53,7 @@ output: )",
 TEST_F(RunTraining, ATeacherInEightBitsPredictsAlmostTheSame) {
   TrainConfig same = config("teacher"), narrow = config("teacher");
   narrow.reference_models.at("teacher").dtype = "fp8";
-  const PackedBatch batch = PackedBatch::of({{.tokens = {1, 5, 9, 3, 2, 7, 4, 8}}});
+  const PackedBatch batch = PackedBatch::of({{{1, 5, 9, 3, 2, 7, 4, 8}, {}}});
   const auto predict = [&](const TrainConfig& from) {
     const RunModels models = open_models(from, "train.yaml");
     const c10::NoGradGuard no_grad;
