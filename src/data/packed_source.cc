@@ -17,6 +17,25 @@ void BlendPartConfig::visit(ConfigVisitor& v) {
   if (v.reading()) require(weight > 0, v.place(), ": weight: found ", weight, ", expected a positive number");
 }
 
+void OnPolicyConfig::visit(ConfigVisitor& v) {
+  v.field("fraction", fraction, "Share of the micro-batches that the student writes; the others are the data as it is");
+  v.field("max_tokens", max_tokens, "New tokens of a sample at most");
+  v.field("temperature", temperature, "Of the sampling; 0: greedy");
+  v.field("top_k", top_k, "Sample among the k most probable tokens; 0: among all");
+  v.field("top_p", top_p, "Sample among the fewest tokens whose probabilities sum to this; 1: among all");
+  v.field("max_sequences", max_sequences, "Samples written at the same time");
+  if (!v.reading()) return;
+  const auto check = [&](bool right, const char* key, double found, const char* expected) {
+    require(right, v.place(), ": ", key, ": found ", found, ", expected ", expected);
+  };
+  check(fraction > 0 && fraction <= 1, "fraction", fraction, "a number above 0, up to 1");
+  check(max_tokens >= 1, "max_tokens", static_cast<double>(max_tokens), "a number from 1 up");
+  check(temperature >= 0, "temperature", temperature, "a number from 0 up");
+  check(top_k >= 0, "top_k", static_cast<double>(top_k), "a number from 0 up");
+  check(top_p > 0 && top_p <= 1, "top_p", top_p, "a number above 0, up to 1");
+  check(max_sequences >= 1, "max_sequences", static_cast<double>(max_sequences), "a number from 1 up");
+}
+
 void DataConfig::visit(ConfigVisitor& v) {
   v.field("path", path, "Folder written by molt prepare");
   v.field("synthetic", synthetic, "Fresh reasoning problems instead of prepared data");
@@ -25,6 +44,7 @@ void DataConfig::visit(ConfigVisitor& v) {
   v.field("max_length", max_length, "Cut samples to this many tokens; 0: only what does not fit a micro-batch is cut");
   v.choice("packing", packing, {"in_order", "best_fit"},
            "in_order: a micro-batch ends before the first sample that does not fit; best_fit: it is filled with those that do");
+  v.field("on_policy", on_policy, "In a distillation: the student writes the samples itself, from their prompts");
 }
 
 namespace packing {

@@ -20,6 +20,17 @@ struct BlendPartConfig {
   void visit(ConfigVisitor& visitor);
 };
 
+// Batches whose samples' prompts the student continues itself, in a distillation (distill/on_policy.h).
+struct OnPolicyConfig {
+  double fraction = 1;               // of the batches; the others are the data as it is (lambda of GKD, arXiv 2306.13649)
+  std::int64_t max_tokens = 256;     // new tokens of a sample at most
+  double temperature = 1;            // of the sampling
+  std::int64_t top_k = 0;            // 0: all tokens
+  double top_p = 1;                  // 1: all tokens
+  std::int64_t max_sequences = 256;  // decoded together
+  void visit(ConfigVisitor& visitor);
+};
+
 // The data section of a configuration: one of `path`, `synthetic` and `blend`.
 struct DataConfig {
   std::string path;
@@ -28,6 +39,7 @@ struct DataConfig {
   bool shuffle = true;
   std::int64_t max_length = 0;
   std::string packing = "in_order";  // in_order, best_fit
+  std::optional<OnPolicyConfig> on_policy;
   void visit(ConfigVisitor& visitor);
 };
 

@@ -10,6 +10,7 @@
 #include "base/random.h"
 #include "distill/model_card.h"
 #include "distill/objective.h"
+#include "distill/on_policy.h"
 #include "distill/plan.h"
 #include "distill/recipe_index.h"
 #include "distill/run_training.h"
@@ -22,7 +23,9 @@ namespace molt {
 
 namespace recipe_run {
 
+// Who continues the samples does not change which ones are read.
 std::string position_key(DataConfig data) {
+  data.on_policy.reset();
   return to_yaml(data);
 }
 
@@ -50,7 +53,10 @@ class RecipeRun {
   }
 
   void run() {
-    for (const StageConfig& stage : config_.stages) check_unchanged(stage);
+    for (const StageConfig& stage : config_.stages) {
+      if (config_.data_of(stage).on_policy) check_on_policy(stage.head, place(stage) + ": data.on_policy");
+      check_unchanged(stage);
+    }
     check_disk();
     OrderedJson& teacher = index_.teacher();
     teacher["path"] = config_.teacher.pretrained.path;
@@ -217,6 +223,7 @@ class RecipeRun {
                    const std::shared_ptr<const Json>& position) const {
     MixerMatching objective(teacher_, layers);
     TrainConfig config = train_config(stage, *stage.match, "match");
+    config.data.on_policy.reset();  // new mixers have nothing to say yet
     config.training.trainable =
         MixerMatching::trainable(*models.student, layers, stage.match->trainable, concat(place(stage), ": match.trainable"));
     RunOptions options = run_options(stage, position);

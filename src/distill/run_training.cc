@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/random.h"
 #include "distill/objective.h"
+#include "distill/on_policy.h"
 #include "formats/hugging_face.h"
 #include "formats/peft.h"
 #include "ops/fp8_linear/fp8_linear.h"
@@ -82,6 +83,11 @@ void add_lora(const TrainConfig& config, RunModels& models, const std::string& p
       "base");
   add_adapters(*models.student, *config.model.lora, derive_seed(static_cast<std::uint64_t>(config.seed), "lora"),
                place + ".lora");
+}
+
+OnPolicyOptions on_policy(const TrainConfig& config, const DataConfig& data, const RunModels& models, const std::string& place) {
+  require(models.tokenizer != nullptr, place, ": found no tokenizer.json, expected one that names the tokens that end a text");
+  return {*data.on_policy, models.tokenizer->stop_tokens(), derive_seed(static_cast<std::uint64_t>(config.seed), "on_policy")};
 }
 
 }  // namespace run_parts
@@ -176,17 +182,30 @@ LoopResult run_training(const TrainConfig& config, RunModels& models, const RunO
   const std::unique_ptr<Objective> own =
       options.objective ? nullptr : make_objective(config.model.base_model.head, models.teacher);
   Objective& objective = own ? *own : *options.objective;
-  const std::unique_ptr<BatchSource> source =
-      open_source(config.data, models.tokenizer, vocabulary, seed, options.place + ": data");
+  std::unique_ptr<BatchSource> source = open_source(config.data, models.tokenizer, vocabulary, seed, options.place + ": data");
+  if (config.data.on_policy) {
+    const std::string place = options.place + ": data.on_policy";
+    check_on_policy(config.model.base_model.head, place);
+    source = on_policy_source(std::move(source), *models.student, run_parts::on_policy(config, config.data, models, place));
+  }
   if (options.position) source->restore(*options.position);
 
-  std::vector<std::unique_ptr<HeldOutLoss>> held_out;
+  std::vector<std::unique_ptr<Evaluator>> held_out;
   std::vector<Evaluator*> evaluators = options.evaluators;
   for (const auto& [name, part] : config.held_out) {
+    // Without a teacher's opinion there is nothing to measure on what the student writes.
+    if (part.data.on_policy && (!config.model.base_model.head.distills() || !own)) continue;
     const auto held_out_source =
         open_source(part.data, models.tokenizer, vocabulary, seed, concat(options.place, ": held_out.", name, ".data"));
-    held_out.push_back(std::make_unique<HeldOutLoss>(
-        name, objective, held_out_batches(*held_out_source, part.tokens, config.training.micro_batch_tokens)));
+    const std::int64_t most = config.training.micro_batch_tokens;
+    std::vector<PackedBatch> batches = held_out_batches(*held_out_source, part.tokens, most);
+    if (part.data.on_policy) {
+      const std::string place = concat(options.place, ": held_out.", name, ".data.on_policy");
+      held_out.push_back(std::make_unique<OnPolicyLoss>(name, objective, std::move(batches),
+                                                        run_parts::on_policy(config, part.data, models, place), most));
+    } else {
+      held_out.push_back(std::make_unique<HeldOutLoss>(name, objective, std::move(batches)));
+    }
     evaluators.push_back(held_out.back().get());
   }
 
