@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/random.h"
+#include "data/learned_part.h"
 #include "data/sample_order.h"
 
 namespace molt {
@@ -44,7 +45,14 @@ void DataConfig::visit(ConfigVisitor& v) {
   v.field("max_length", max_length, "Cut samples to this many tokens; 0: only what does not fit a micro-batch is cut");
   v.choice("packing", packing, {"in_order", "best_fit"},
            "in_order: a micro-batch ends before the first sample that does not fit; best_fit: it is filled with those that do");
+  v.choice("learn", learn, {"all", "reasoning", "answer"},
+           "Which part of what a sample teaches is learned: all of it, up to the end of the reasoning, or what follows");
+  v.field("reasoning_end", reasoning_end,
+          "Text that ends the reasoning and belongs to it; empty: \"answer :\" of synthetic problems, \"</think>\" otherwise");
   v.field("on_policy", on_policy, "In a distillation: the student writes the samples itself, from their prompts");
+  if (!v.reading() || !on_policy) return;
+  require(learn == "all", v.place(), ": learn: found ", learn, " beside on_policy, expected all: the student writes on from the ",
+          "first token that is learned");
 }
 
 namespace packing {
@@ -175,11 +183,19 @@ class PackedSource : public BatchSource {
 }  // namespace packing
 
 std::vector<DataPart> open_data(const DataConfig& config, std::shared_ptr<const Tokenizer> tokenizer, const std::string& place) {
-  if (config.blend.empty()) return {{packing::open_one(config.path, config.synthetic, tokenizer, place), 1.0}};
+  const auto open = [&](const std::string& path, const std::optional<SyntheticConfig>& synthetic, const std::string& at) {
+    const std::shared_ptr<const SampleStream> stream = packing::open_one(path, synthetic, tokenizer, at);
+    if (config.learn == "all") return stream;
+    require(tokenizer != nullptr, at, ": learn: ", config.learn, ": found no tokenizer.json, expected one that knows the text ",
+            "which ends the reasoning");
+    const std::string end = config.reasoning_end.empty() ? (synthetic ? "answer :" : "</think>") : config.reasoning_end;
+    return learned_part(stream, config.learn, tokenizer->encode(end, /*add_special_tokens=*/false));
+  };
+  if (config.blend.empty()) return {{open(config.path, config.synthetic, place), 1.0}};
   require(config.path.empty() && !config.synthetic, place, ": found blend beside path or synthetic, expected one of the three");
   std::vector<DataPart> parts;
   for (const auto& [name, part] : config.blend) {
-    parts.push_back({packing::open_one(part.path, part.synthetic, tokenizer, concat(place, ".blend.", name)), part.weight});
+    parts.push_back({open(part.path, part.synthetic, concat(place, ".blend.", name)), part.weight});
   }
   return parts;
 }

@@ -39,6 +39,8 @@ struct DataConfig {
   bool shuffle = true;
   std::int64_t max_length = 0;
   std::string packing = "in_order";  // in_order, best_fit
+  std::string learn = "all";         // all, reasoning, answer (learned_part.h)
+  std::string reasoning_end;  // the text that ends the reasoning; empty: "answer :" of synthetic problems, "</think>" otherwise
   std::optional<OnPolicyConfig> on_policy;
   void visit(ConfigVisitor& visitor);
 };
