@@ -7,6 +7,7 @@
 #include "base/progress.h"
 #include "base/random.h"
 #include "distill/candidate_training.h"
+#include "distill/objective.h"
 #include "distill/ranking_file.h"
 #include "distill/run_training.h"
 #include "train/checkpoint.h"
@@ -61,38 +62,50 @@ class KlGuided {
     OrderedJson figures;  // "kl", and of a candidate that was trained "initial", "trained_parameters", "curve"
   };
 
-  // Every candidate layer converted, and the new mixers trained: a run like any other, which goes on where it was stopped.
+  // Every candidate layer converted, and the new mixers trained: runs like any other, which go on where they were stopped.
   void make_student() {
     const std::string place = inputs_.place + ": layers";
     RunModels models{inputs_.model.share(), inputs_.teacher, inputs_.tokenizer, inputs_.like};
     convert_layers(*models.student, *inputs_.teacher, layers_, config_.mixer,
                    derive_seed(static_cast<std::uint64_t>(config_.seed), "kl"), place);
     std::shared_ptr<const Json> position = training_.position();
+    const auto run = [&](const TrainConfig& config, Objective* objective) {
+      const LoopResult result = run_training(
+          config, models,
+          {.place = inputs_.place, .versions = {}, .objective = objective, .position = position, .resolved = file_.identity()});
+      position = read_checkpoint(result.checkpoint).data;
+    };
+    if (config_.match_steps > 0) {
+      MixerMatching matching(inputs_.teacher, layers_);
+      TrainConfig matched = student_run(run_.string() + "_match", config_.match_steps);
+      matched.training.trainable =
+          MixerMatching::trainable(*models.student, layers_, matched.training.trainable, inputs_.place + ": trainable");
+      log_info(concat("matching all ", layers_.size(), " candidates' mixers in ", matched.output));
+      run(matched, &matching);
+    }
     if (config_.student_steps > 0) {
       log_info(concat("training all ", layers_.size(), " candidates at once in ", run_.string()));
-      const LoopResult result = run_training(
-          student_run(), models, {.place = inputs_.place, .versions = {}, .position = position, .resolved = file_.identity()});
-      position = read_checkpoint(result.checkpoint).data;
+      run(student_run(run_.string(), config_.student_steps), nullptr);
     }
     student_ = models.student->share();  // without gradients
     training_.take_batches(position);
   }
 
-  TrainConfig student_run() const {
+  TrainConfig student_run(const std::string& output, std::int64_t steps) const {
     TrainConfig run;
     run.model.base_model.head.distillation_model = "teacher";
     run.model.base_model.head.distillation_loss_implementation = config_.distillation_loss_implementation;
     run.data = config_.data;
     run.seed = config_.seed;
-    run.output = run_.string();
-    run.training.steps = config_.student_steps;
+    run.output = output;
+    run.training.steps = steps;
     run.training.micro_batch_tokens = config_.micro_batch_tokens;
     run.training.micro_batches = config_.micro_batches;
     run.training.optimizer = config_.optimizer;
     run.training.schedule = config_.schedule;
     run.training.trainable = patterns_of_layers(config_.trainable, layers_);
-    run.training.log_every = std::max<std::int64_t>(1, config_.student_steps / 100);
-    run.training.checkpoint_every = std::max<std::int64_t>(1, config_.student_steps / 5);
+    run.training.log_every = std::max<std::int64_t>(1, steps / 100);
+    run.training.checkpoint_every = std::max<std::int64_t>(1, steps / 5);
     run.training.keep_checkpoints = 1;
     return run;
   }

@@ -43,7 +43,7 @@ double ranking_flops(const StageConfig& stage, const Model& student, const Model
   if (method == "mmr") return count * (lesson * (2 * student.flops(at) + teacher.flops(at)) + 2 * held_out * student.flops(at));
   if (method != "kl") return 0;
   const double tried = 1 + (rank.greedy ? count * (count + 1) / 2 : count);
-  return static_cast<double>(rank.student_steps) * step_tokens * (3 * student.flops(at) + teacher.flops(at)) +
+  return static_cast<double>(rank.match_steps + rank.student_steps) * step_tokens * (3 * student.flops(at) + teacher.flops(at)) +
          tried * (lesson * 3 * student.flops(at) + held_out * student.flops(at)) + (lesson + held_out) * teacher.flops(at);
 }
 

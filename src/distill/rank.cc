@@ -47,6 +47,7 @@ void RankConfig::visit_settings(ConfigVisitor& v) {
   at_least("held_out_tokens", held_out_tokens, 2);
   at_least("micro_batch_tokens", micro_batch_tokens, 2);
   at_least("steps", steps, method == "kl" ? 0 : 1);
+  at_least("match_steps", match_steps, 0);
   at_least("student_steps", student_steps, 0);
   at_least("micro_batches", micro_batches, 1);
 }
@@ -56,6 +57,7 @@ void RankConfig::visit_training(ConfigVisitor& v) {
   v.choice("distillation_loss_implementation", distillation_loss_implementation, {"reverse_kl", "forward_kl"},
            "What trains and what is measured");
   if (method == "kl") {
+    v.field("match_steps", match_steps, "Training steps before that in which each new mixer is drawn to the teacher's attention");
     v.field("student_steps", student_steps, "Training steps of the student in which every candidate is converted");
     v.field("greedy", greedy, "Restore the best layer and rank the others again, until all are restored");
   }

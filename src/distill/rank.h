@@ -6,10 +6,11 @@
 //         some steps; the score is the divergence from the teacher on held-out batches that is left. Every candidate sees the
 //         same batches in the same order.
 //   kl    KL-guided (after Li et al., arXiv 2512.20569): a student is Mamba in every candidate layer and trains for student_steps
-//         steps; then each layer is restored to the teacher's attention in turn, and the score is the divergence from the teacher
-//         on held-out batches that it saves. With `steps`, the new mixers that are left train on before that is measured, and so
-//         do those of the student with no layer restored, which is the base. With `greedy`, the layer that saves most stays
-//         restored and the others are tried again beside it, round by round; what is restored last is the least important.
+//         steps, after match_steps in which each new mixer is drawn to the teacher's attention; then each layer is restored to
+//         the teacher's attention in turn, and the score is the divergence from the teacher on held-out batches that it saves.
+//         With `steps`, the new mixers that are left train on before that is measured, and so do those of the student with no
+//         layer restored, which is the base. With `greedy`, the layer that saves most stays restored and the others are tried
+//         again beside it, round by round; what is restored last is the least important.
 //   random, uniform   baselines: in an order drawn by the seed; evenly spaced.
 //         Uniform with a `count` n takes the middles of n equal parts of the candidates first. What follows, and all of it with
 //         count 0, is the candidates at 1/2, 1/4, 3/4, 1/8, 5/8, … of their number (van der Corput's sequence, the integers'
@@ -23,8 +24,9 @@
 //    first]}
 // loo adds "loss" and "baseline.loss" (or "accuracy"); mmr adds "initial" (before the first step), "curve": [[step, loss]…],
 // "trained_parameters". kl adds "kl", the divergence that is left, to the baseline (nothing restored) and to each layer, with
-// `steps` mmr's three, and "baseline.student", the folder of the student's run beside the file; greedy adds each layer's "round"
-// and "rounds": [{"candidates": [layers], "picked"}]. Scores of random, uniform and list are places in their order.
+// `steps` mmr's three, and "baseline.student", the folder of the student's run beside the file (that of matching adds "_match");
+// greedy adds each layer's "round" and "rounds": [{"candidates": [layers], "picked"}]. Scores of random, uniform and list are
+// places in their order.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -63,7 +65,7 @@ struct RankConfig {
   std::vector<std::string> trainable = {"layers.{layer}.mixers.*"};  // {layer}: the candidate's number
 
   // kl
-  std::int64_t student_steps = 200;
+  std::int64_t match_steps = 0, student_steps = 200;
   bool greedy = false;
   // uniform
   std::int64_t count = 0;

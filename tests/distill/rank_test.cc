@@ -146,6 +146,11 @@ TEST_F(Rank, TheStudentOfAllCandidatesLearnsAndSoDoesEachCandidate) {
   };
   rank(more({"student_steps=0", "steps=0"}), "untrained.json");
   rank(more({"student_steps=12", "steps=3"}), "trained.json");
+  // Matching the mixers first brings the student closer.
+  rank(more({"match_steps=12", "student_steps=0", "steps=0"}), "matched.json");
+  EXPECT_TRUE(fs::exists(folder / "matched_student_match/metrics.jsonl"));
+  EXPECT_LT(read_json(folder / "matched.json")["baseline"]["kl"].get<double>(),
+            read_json(folder / "untrained.json")["baseline"]["kl"].get<double>());
   const Json untrained = read_json(folder / "untrained.json"), trained = read_json(folder / "trained.json");
   EXPECT_LT(trained["baseline"]["initial"].get<double>(), untrained["baseline"]["kl"].get<double>());
   EXPECT_LT(trained["baseline"]["kl"].get<double>(), trained["baseline"]["initial"].get<double>());
@@ -223,8 +228,9 @@ TEST_F(Rank, OrdersThatNothingIsMeasuredFor) {
 }
 
 TEST_F(Rank, AnInterruptedRankingEndsAsAnUninterruptedOne) {
-  for (const std::vector<std::string>& set :
-       {std::vector<std::string>{"method=loo"}, {"method=mmr", "steps=3"}, {"method=kl", "student_steps=3", "steps=2"}}) {
+  for (const std::vector<std::string>& set : {std::vector<std::string>{"method=loo"},
+                                              {"method=mmr", "steps=3"},
+                                              {"method=kl", "match_steps=2", "student_steps=3", "steps=2"}}) {
     rank(config(set), "whole.json");
     Json cut = read_json(folder / "whole.json");
     cut["layers"].erase(cut["layers"].begin() + 1, cut["layers"].begin() + 3);
