@@ -94,7 +94,7 @@ void add_losses(const Collection& collection, const std::string& objective, std:
   const bool staged = std::any_of(collection.checkpoints.begin(), collection.checkpoints.end(),
                                   [](const Checkpoint& checkpoint) { return !checkpoint.from.empty(); });
   const int key = static_cast<int>(72 + character_width * static_cast<double>(plots.longest));
-  const Frame frame{760, 420, 84, key, 66, 48};
+  const Frame frame{760, 420, 98, key, 66, 48};
   figures.push_back(
       draw({.name = plot::unique_name("loss-" + objective, figures),
             .title = title,
