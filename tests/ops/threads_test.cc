@@ -1,11 +1,14 @@
-// The scan and the convolution keep every core busy, forward and backward, also with a single sequence.
+// The scan and the convolution keep every core busy, forward and backward, also with a single sequence; so do products of few
+// rows.
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
+#include <c10/core/InferenceMode.h>
 #include <gtest/gtest.h>
 
 #include "busy_threads.h"
 #include "ops/causal_conv/causal_conv.h"
 #include "ops/selective_scan/selective_scan.h"
+#include "ops/skinny_linear/skinny_linear.h"
 
 namespace molt::ops {
 namespace threads_test {
@@ -52,6 +55,19 @@ TEST(Threads, ConvolutionUsesThemAll) {
               for (int i = 0; i < 5; ++i) causal_conv(in, sequences).sum().backward();
             }),
             threads);
+}
+
+TEST(Threads, ProductsOfFewRowsUseThemAll) {
+  const int threads = std::min(at::get_num_threads(), 4);
+  at::set_num_threads(threads);
+  const at::Tensor weight = at::randn({2048, 512});
+  c10::InferenceMode no_gradients;
+  const at::Tensor x = at::randn({16, 512});
+  const auto forward = [&] {
+    for (int i = 0; i < 50; ++i) skinny_linear(x, weight);
+  };
+  forward();
+  EXPECT_EQ(busy_threads(forward), threads);
 }
 
 }  // namespace threads_test
