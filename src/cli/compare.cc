@@ -34,6 +34,7 @@ void print(const Comparison& comparison) {
   std::cout << "position       positions    KL(A|B)     KL(B|A)   same top  largest diff.\n";
   for (const auto& [first, part] : comparison.by_position)
     row(first < 2 ? std::to_string(first) : concat(first, "-", 2 * first - 1), part);
+  if (comparison.completions.positions > 0) row("completions", comparison.completions);
   row("all", comparison.all);
 }
 
@@ -56,11 +57,11 @@ int run(const Options& options) {
   Progress progress("compare", static_cast<std::int64_t>(sequences.size()), "sequences");
   for (std::size_t i = 0; i < sequences.size(); ++i) {
     throw_if_interrupted();
-    const at::Tensor left = sequence_logits(*a, sequences[i]);
-    const at::Tensor right = b ? sequence_logits(*b, sequences[i]) : logits->tensor(std::to_string(i));
+    const at::Tensor left = sequence_logits(*a, sequences[i].tokens);
+    const at::Tensor right = b ? sequence_logits(*b, sequences[i].tokens) : logits->tensor(std::to_string(i));
     require(right.sizes() == left.sizes(), options.b, ": tensor \"", i, "\": found shape ", right.sizes(), ", expected ",
             left.sizes());
-    compare_logits(left, right, comparison);
+    compare_logits(left, right, comparison, sequences[i].completion);
     progress.update(static_cast<std::int64_t>(i) + 1);
   }
   progress.finish();
