@@ -279,7 +279,8 @@ class RecipeRun {
       if (!model) model = open_model();
       const std::unique_ptr<Task> made = make_task(task);
       const TaskScore result =
-          molt::evaluate(*model, tokenizer_, *made, {.output = output, .identity = model_fingerprint(*model)});
+          molt::evaluate(*model, tokenizer_, *made,
+                         {.output = output, .identity = model_fingerprint(*model), .template_folder = teacher_folder_});
       entry["scores"][task_name] = result.to_json();
       index_.write();
       log_info(concat(name, ": ", task_name, " ", result.score.accuracy(), " +- ", result.score.standard_error()));

@@ -3,131 +3,99 @@
 #include <ATen/Functions.h>
 #include <c10/core/GradMode.h>
 
-#include <cmath>
+#include <algorithm>
 #include <nlohmann/json.hpp>
-#include <set>
+#include <optional>
 
 #include "base/error.h"
 #include "base/interrupt.h"
-#include "base/progress.h"
+#include "base/random.h"
+#include "evaluate/answer/answer.h"
+#include "evaluate/sample_file.h"
 #include "infer/text_generation.h"
 #include "ops/linear_loss/linear_loss.h"
+#include "text/chat_template.h"
 
 namespace molt {
 
-double Score::standard_error() const {
-  if (items == 0) return 0;
-  const double p = accuracy();
-  return std::sqrt(p * (1 - p) / static_cast<double>(items));
-}
-
-OrderedJson TaskScore::to_json() const {
-  const auto describe = [](const Score& score) {
-    return OrderedJson{{"accuracy", score.accuracy()},
-                       {"standard_error", score.standard_error()},
-                       {"items", score.items},
-                       {"correct", score.correct}};
-  };
-  OrderedJson json = describe(score);
-  json["task"] = task;
-  for (const auto& [name, members] : groups)
-    for (const auto& [value, member] : members) json["by_" + name][std::to_string(value)] = describe(member);
-  if (generated_tokens) json["generated_tokens"] = generated_tokens;
-  return json;
-}
-
 namespace evaluation {
 
-// The samples of one evaluation: what is known already, and where new ones go.
-class Samples {
+// Items to what the model reads, the chat form by the model's template.
+class Prompts {
  public:
-  Samples(const Task& task, const EvaluateOptions& options) {
-    score_.task = task.name();
-    for (const TaskItem& item : task.items()) items_[item.id] = &item;
-    if (options.output.empty()) return;
-    fs::create_directories(options.output);
-    check_identity(options.output / "evaluation.json",
-                   {{"task", task.name()}, {"model", options.identity}, {"items", task.items().size()}});
-    const fs::path path = options.output / "samples.jsonl";
-    writer_ = std::make_unique<LineWriter>(path);
-    LineReader reader(path);
-    for (std::string_view line; reader.next(line);) {
-      const Json sample = parse_json(line, reader.place());
-      const auto found = items_.find(get<std::string>(sample, "id", reader.place()));
-      if (found == items_.end() || !done_.insert(found->first).second) continue;
-      count(*found->second, get<bool>(sample, "correct", reader.place()));
-      score_.generated_tokens += get_or<std::int64_t>(sample, "tokens", 0, reader.place());
-    }
-  }
+  Prompts(const Tokenizer& tokenizer, const fs::path& folder) : tokenizer_(tokenizer), folder_(folder) {}
 
-  bool has(const TaskItem& item) const { return done_.count(item.id) > 0; }
-  const TaskScore& score() const { return score_; }
-
-  void add(const TaskItem& item, const std::string& completion, const std::string& extracted, bool correct, std::int64_t tokens,
-           const OrderedJson& more) {
-    count(item, correct);
-    score_.generated_tokens += tokens;
-    if (!writer_) return;
-    OrderedJson line{{"id", item.id},          {"prompt", item.prompt}, {"expected", item.expected}, {"completion", completion},
-                     {"extracted", extracted}, {"correct", correct},    {"tokens", tokens}};
-    for (const auto& [name, value] : item.groups) line[name] = value;
-    if (more.is_object()) line.update(more);
-    writer_->append(to_line(line));
+  // The text, and for the chat form its tokens: the template writes the special ones itself.
+  TextRequest request(const TaskItem& item) {
+    TextRequest request;
+    request.prompt = item.prompt;
+    if (item.messages.empty()) return request;
+    if (!template_ && !folder_.empty()) template_ = ChatTemplate::read(folder_);
+    require(template_.has_value(), "form: found chat, but ", folder_.empty() ? "the model's folder" : folder_.string(),
+            " has no chat template; expected plain");
+    OrderedJson messages = OrderedJson::array();
+    for (const ChatMessage& message : item.messages) messages.push_back({{"role", message.role}, {"content", message.content}});
+    request.prompt = template_->render({.messages = messages, .add_generation_prompt = true}).text;
+    request.tokens = tokenizer_.encode(request.prompt, false);
+    return request;
   }
 
  private:
-  static void check_identity(const fs::path& path, const Json& identity) {
-    if (!fs::exists(path)) return write_json(path, identity);
-    require(read_json(path) == identity, path.string(),
-            ": the folder holds results of another model or task; choose another --output");
-  }
-
-  void count(const TaskItem& item, bool correct) {
-    const auto add = [&](Score& score) {
-      ++score.items;
-      score.correct += correct;
-    };
-    add(score_.score);
-    for (const auto& [name, value] : item.groups) add(score_.groups[name][value]);
-  }
-
-  std::map<std::string, const TaskItem*> items_;
-  std::set<std::string> done_;
-  std::unique_ptr<LineWriter> writer_;
-  TaskScore score_;
+  const Tokenizer& tokenizer_;
+  fs::path folder_;
+  std::optional<ChatTemplate> template_;
 };
 
-void generate(const Model& model, std::shared_ptr<const Tokenizer> tokenizer, const Task& task,
-              const std::vector<const TaskItem*>& items, std::int64_t batch, Samples& samples, Progress& progress) {
+// Whether the prompt has begun what the model thinks.
+bool opens_thinking(const std::string& prompt) {
+  const auto end = prompt.find_last_not_of(" \t\r\n");
+  return end != std::string::npos && prompt.substr(0, end + 1).ends_with("<think>");
+}
+
+struct Wanted {
+  const TaskItem* item;
+  std::int64_t sample;
+};
+
+void generate(const Model& model, std::shared_ptr<const Tokenizer> tokenizer, const Task& task, const std::vector<Wanted>& wanted,
+              const EvaluateOptions& options, SampleFile& samples) {
+  const TaskConfig& config = task.config();
+  Prompts prompts(*tokenizer, options.template_folder);
   std::vector<TextRequest> requests;
-  for (const TaskItem* item : items) {
-    TextRequest request;
-    request.prompt = item->prompt;
+  for (const auto& [item, sample] : wanted) {
+    TextRequest request = prompts.request(*item);
     request.max_tokens = task.max_tokens();
     request.stop = task.stop();
-    requests.push_back(std::move(request));
+    request.sampling = {.temperature = config.temperature,
+                        .top_k = config.top_k,
+                        .top_p = config.top_p,
+                        .seed = derive_seed(static_cast<std::uint64_t>(config.seed), item->id)};
+    check_sampling(request.sampling, "task " + config.name + ": ");
+    requests.push_back(sample_of(request, sample));
   }
-  generate_texts(model, tokenizer, requests, batch, [&](const TextEvent& event) {
+  generate_texts(model, tokenizer, requests, options.batch, [&](const TextEvent& event) {
     if (!event.finished) return;
-    const TaskItem& item = *items[static_cast<std::size_t>(event.request)];
-    const std::string& text = event.result.text;
-    samples.add(item, text, task.extract(text), task.correct(item, text), static_cast<std::int64_t>(event.result.tokens.size()),
-                {});
-    progress.update(samples.score().score.items, concat("accuracy ", std::round(samples.score().score.accuracy() * 1000) / 1000));
+    const auto [item, sample] = wanted[static_cast<std::size_t>(event.request)];
+    const std::string& prompt = requests[static_cast<std::size_t>(event.request)].prompt;
+    const std::string said = strip_thinking(event.result.text, opens_thinking(prompt));
+    samples.add(*item, sample, {task.extract(said), task.correct(*item, said)},
+                {{"prompt", prompt},
+                 {"completion", event.result.text},
+                 {"finish_reason", to_string(event.result.reason)},
+                 {"tokens", event.result.tokens.size()}});
   });
 }
 
-void choose(const Model& model, const Tokenizer& tokenizer, const std::vector<const TaskItem*>& items, Samples& samples,
-            Progress& progress) {
-  for (const TaskItem* item : items) {
+void choose(const Model& model, const Tokenizer& tokenizer, const std::vector<Wanted>& wanted, SampleFile& samples) {
+  for (const auto& [item, sample] : wanted) {
     throw_if_interrupted();
     std::vector<std::vector<std::int32_t>> continuations;
     for (const auto& choice : item->choices) continuations.push_back(tokenizer.encode(choice, /*add_special_tokens=*/false));
     const auto likelihoods = continuation_log_probabilities(model, tokenizer.encode(item->prompt), continuations);
     const auto best = std::max_element(likelihoods.begin(), likelihoods.end()) - likelihoods.begin();
     const std::string chosen = item->choices[static_cast<std::size_t>(best)].substr(1);
-    samples.add(*item, chosen, chosen, best == item->correct_choice, 0, {{"log_probabilities", likelihoods}});
-    progress.update(samples.score().score.items, concat("accuracy ", std::round(samples.score().score.accuracy() * 1000) / 1000));
+    samples.add(*item, sample, {chosen, best == item->correct_choice},
+                {{"prompt", item->prompt}, {"completion", chosen}, {"tokens", 0}, {"log_probabilities", likelihoods}});
   }
 }
 
@@ -169,17 +137,17 @@ std::vector<double> continuation_log_probabilities(const Model& model, const std
 
 TaskScore evaluate(const Model& model, std::shared_ptr<const Tokenizer> tokenizer, const Task& task,
                    const EvaluateOptions& options) {
-  evaluation::Samples samples(task, options);
-  std::vector<const TaskItem*> generated, chosen;
-  for (const TaskItem& item : task.items())
-    if (!samples.has(item)) (item.choices.empty() ? generated : chosen).push_back(&item);
-  Progress progress("evaluate " + task.name(), static_cast<std::int64_t>(task.items().size()), "items");
-  progress.update(samples.score().score.items);
-  if (!generated.empty()) evaluation::generate(model, tokenizer, task, generated, options.batch, samples, progress);
-  if (!chosen.empty()) evaluation::choose(model, *tokenizer, chosen, samples, progress);
-  progress.finish();
-  if (!options.output.empty()) write_json(options.output / "score.json", samples.score().to_json());
-  return samples.score();
+  SampleFile samples(task, options.output, options.identity);
+  std::vector<evaluation::Wanted> generated, chosen;
+  for (const TaskItem& item : task.items()) {
+    for (std::int64_t sample = 0; sample < samples.wanted(item); ++sample)
+      if (!samples.has(item, sample)) (item.choices.empty() ? generated : chosen).push_back({&item, sample});
+  }
+  if (!generated.empty()) evaluation::generate(model, tokenizer, task, generated, options, samples);
+  if (!chosen.empty()) evaluation::choose(model, *tokenizer, chosen, samples);
+  const TaskScore score = samples.finish();
+  if (!options.output.empty()) write_json(options.output / "score.json", score.to_json());
+  return score;
 }
 
 TaskEvaluator::TaskEvaluator(std::string name, std::shared_ptr<const Task> task, std::shared_ptr<const Tokenizer> tokenizer)

@@ -7,6 +7,7 @@
 
 #include "base/files.h"
 #include "base/json.h"
+#include "evaluate/score.h"
 #include "evaluate/task.h"
 #include "model/model.h"
 #include "text/tokenizer.h"
@@ -14,28 +15,16 @@
 
 namespace molt {
 
-struct Score {
-  std::int64_t items = 0, correct = 0;
-  double accuracy() const { return items ? static_cast<double>(correct) / static_cast<double>(items) : 0; }
-  double standard_error() const;  // of the accuracy, binomial
-};
-
-struct TaskScore {
-  std::string task;
-  Score score;
-  std::map<std::string, std::map<std::int64_t, Score>> groups;  // "steps" -> 3 -> score
-  std::int64_t generated_tokens = 0;
-  OrderedJson to_json() const;
-};
-
 struct EvaluateOptions {
-  std::int64_t batch = 32;  // sequences generated together
-  fs::path output;          // folder for samples.jsonl and score.json; empty: nothing is kept
-  std::string identity;     // what is evaluated; results of something else in the folder are a UserError
+  std::int64_t batch = 32;        // sequences generated together
+  fs::path output = {};           // folder for samples.jsonl and score.json; empty: nothing is kept
+  std::string identity = {};      // what is evaluated; results of something else in the folder are a UserError
+  fs::path template_folder = {};  // has the chat template that the chat form needs
 };
 
-// Greedy generation and the task's check, or the likeliest choice. Samples are written as they end, each {"id", "prompt",
-// "expected", "completion", "extracted", "correct", …}; an interrupted evaluation continues after them.
+// Generation and the task's check, the task's `samples` of each item; or the likeliest choice. Samples are written as they end,
+// each {"id", "prompt", "expected", "completion", "extracted", "correct", …}; an interrupted evaluation continues after them, and
+// one of more samples adds what is missing. What was thought before "</think>" is kept, and not searched for an answer.
 TaskScore evaluate(const Model& model, std::shared_ptr<const Tokenizer> tokenizer, const Task& task,
                    const EvaluateOptions& options = {});
 

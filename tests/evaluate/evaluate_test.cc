@@ -3,10 +3,17 @@
 #include <ATen/Functions.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <fstream>
+#include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/error.h"
+#include "evaluate/perplexity.h"
+#include "evaluate/traces.h"
 #include "formats/hugging_face.h"
+#include "support/error_of.h"
 #include "support/temporary_folder.h"
 
 namespace molt {
@@ -33,8 +40,8 @@ TEST_F(EvaluateTest, TheTinyTeacherSolvesItsProblems) {
   EvaluateOptions options;
   options.output = folder_;
   const TaskScore whole = evaluate(*model_, tokenizer_, *task, options);
-  EXPECT_EQ(whole.score.items, 12);
-  EXPECT_GE(whole.score.correct, 10);
+  EXPECT_EQ(whole.score.items(), 12);
+  EXPECT_GE(whole.correct, 10);
 
   // With some samples lost, an evaluation answers those again and no others.
   std::vector<std::string> lines;
@@ -45,7 +52,7 @@ TEST_F(EvaluateTest, TheTinyTeacherSolvesItsProblems) {
   ASSERT_EQ(lines.size(), 12u);
   std::ofstream(folder_ / "samples.jsonl") << lines[0] << "\n" << lines[1] << "\n" << lines[2].substr(0, 20);
   const TaskScore again = evaluate(*model_, tokenizer_, *task, options);
-  EXPECT_EQ(again.score.correct, whole.score.correct);
+  EXPECT_EQ(again.correct, whole.correct);
   EXPECT_EQ(again.generated_tokens, whole.generated_tokens);
 
   options.identity = "another model";
@@ -66,11 +73,119 @@ TEST_F(EvaluateTest, ContinuationsAreScoredOneByOneAsTogether) {
   EXPECT_NEAR(pair[1], single[1], 1e-4);
 }
 
-TEST(Score, ErrorIsBinomial) {
-  Score score{100, 80};
-  EXPECT_DOUBLE_EQ(score.accuracy(), 0.8);
-  EXPECT_NEAR(score.standard_error(), 0.04, 1e-12);
-  EXPECT_EQ(Score{}.standard_error(), 0);
+TEST_F(EvaluateTest, MoreSamplesAreAddedToThoseThatAreThere) {
+  TaskConfig config;
+  config.limit = 6;
+  config.samples = 2;
+  config.temperature = 1;
+  config.seed = 5;
+  const auto lines = [&] {
+    std::multiset<std::string> found;
+    LineReader reader(folder_ / "samples.jsonl");
+    for (std::string_view line; reader.next(line);) found.emplace(line);
+    return found;
+  };
+  EvaluateOptions options{.output = folder_};
+  EXPECT_EQ(evaluate(*model_, tokenizer_, *make_task(config), options).samples, 12);
+  const auto before = lines();
+  config.samples = 4;
+  const TaskScore more = evaluate(*model_, tokenizer_, *make_task(config), options);
+  const auto after = lines();
+  EXPECT_EQ(more.samples, 24);
+  EXPECT_EQ(after.size(), 24u);
+  EXPECT_TRUE(std::includes(after.begin(), after.end(), before.begin(), before.end()));
+  EXPECT_EQ(more.pass.size(), 3u);  // k = 1, 2, 4
+  EXPECT_DOUBLE_EQ(more.pass.at(1).accuracy(), more.score.accuracy());
+  EXPECT_LE(more.pass.at(1).accuracy(), more.pass.at(4).accuracy());
+  config.temperature = 0.5;
+  EXPECT_THROW(evaluate(*model_, tokenizer_, *make_task(config), options), UserError);
+}
+
+TEST_F(EvaluateTest, TheChatFormNeedsATemplate) {
+  TaskConfig config;
+  config.limit = 2;
+  config.form = "chat";
+  config.system = "be brief";
+  EXPECT_NE(error_of([&] { evaluate(*model_, tokenizer_, *make_task(config)); }).find("chat template"), std::string::npos);
+  write_file(folder_ / "chat_template.jinja",
+             "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}");
+  EvaluateOptions options{.output = folder_ / "out", .template_folder = folder_};
+  EXPECT_EQ(evaluate(*model_, tokenizer_, *make_task(config), options).samples, 2);
+}
+
+TEST_F(EvaluateTest, TracesAreTheRightSamplesOnce) {
+  TaskConfig config;
+  config.limit = 2;
+  config.samples = 4;
+  const auto task = make_task(config);
+  const auto line = [&](std::size_t item, int sample, const char* text, bool correct, const char* reason = "stop") {
+    return to_line(OrderedJson{{"id", task->items()[item].id},
+                               {"sample", sample},
+                               {"prompt", task->items()[item].prompt},
+                               {"completion", text},
+                               {"extracted", "1"},
+                               {"correct", correct},
+                               {"finish_reason", reason}}) +
+           "\n";
+  };
+  write_file(folder_ / "samples.jsonl", line(1, 0, " b", false) + line(0, 1, " x  = 1 ", true) + line(0, 0, " x = 1", true) +
+                                            line(0, 2, " y = 1", true) + line(0, 3, " z", true, "length"));
+  const TraceCounts counts = write_traces(*task, folder_ / "samples.jsonl", folder_ / "traces.jsonl");
+  EXPECT_EQ(counts.samples, 5);
+  EXPECT_EQ(counts.wrong, 1);
+  EXPECT_EQ(counts.unfinished, 1);
+  EXPECT_EQ(counts.repeated, 1);
+  EXPECT_EQ(counts.kept, 2);
+  EXPECT_EQ(counts.solved, 1);
+  LineReader reader(folder_ / "traces.jsonl");
+  std::vector<std::string> kept;
+  for (std::string_view text; reader.next(text);) {
+    const Json trace = parse_json(text, reader.place());
+    EXPECT_EQ(get<std::string>(trace, "prompt", ""), task->items()[0].prompt);
+    kept.push_back(get<std::string>(trace, "completion", ""));
+  }
+  EXPECT_EQ(kept, (std::vector<std::string>{" x = 1", " y = 1"}));
+}
+
+TEST_F(EvaluateTest, TracesOfAConversationKeepTheThinkingApart) {
+  write_file(folder_ / "items.jsonl", "{\"problem\": \"1 + 1\", \"answer\": \"2\"}\n");
+  TaskConfig config;
+  config.name = "math500";
+  config.data = folder_ / "items.jsonl";
+  config.form = "chat";
+  const auto task = make_task(config);
+  write_file(folder_ / "samples.jsonl", to_line(OrderedJson{{"id", task->items()[0].id},
+                                                            {"prompt", "…"},
+                                                            {"correct", true},
+                                                            {"finish_reason", "stop"},
+                                                            {"completion", "<think>\nhm\n</think>\n\\boxed{2}"}}) +
+                                            "\n");
+  EXPECT_EQ(write_traces(*task, folder_ / "samples.jsonl", folder_ / "traces.jsonl").kept, 1);
+  const Json messages = read_json(folder_ / "traces.jsonl")["messages"];
+  ASSERT_EQ(messages.size(), 2u);
+  EXPECT_EQ(messages[1]["content"], "\\boxed{2}");
+  EXPECT_EQ(messages[1]["reasoning_content"], "hm");
+}
+
+TEST_F(EvaluateTest, PerplexityIsThatOfTheWholeWhateverTheWindows) {
+  const std::string text = "jan has 3 apples . ola has 2 times as many apples as jan . how many apples does ola have ?";
+  write_file(folder_ / "a.txt", text);
+  write_file(folder_ / "a.jsonl", to_line(OrderedJson{{"text", text}}) + "\n" + to_line(OrderedJson{{"text", text}}) + "\n");
+  const auto tokens = tokenizer_->encode(text);
+  const auto whole = measure_perplexity(*model_, *tokenizer_, folder_ / "a.txt", {});
+  EXPECT_EQ(whole.tokens, std::ssize(tokens) - 1);
+  EXPECT_EQ(whole.bytes, std::ssize(text));
+  const auto first = std::vector(tokens.begin(), tokens.begin() + 1), rest = std::vector(tokens.begin() + 1, tokens.end());
+  EXPECT_NEAR(whole.nats, -continuation_log_probabilities(*model_, first, {rest})[0], 1e-3);
+  EXPECT_NEAR(whole.bits_per_byte() * std::log(2.0) * static_cast<double>(whole.bytes), whole.nats, 1e-9);
+  const auto twice = measure_perplexity(*model_, *tokenizer_, folder_ / "a.jsonl", {});
+  EXPECT_EQ(twice.texts, 2);
+  EXPECT_NEAR(twice.loss(), whole.loss(), 1e-5);
+  // Each token is predicted once also where windows overlap.
+  const auto cut = measure_perplexity(*model_, *tokenizer_, folder_ / "a.txt", {.window = 8, .stride = 3});
+  EXPECT_EQ(cut.tokens, whole.tokens);
+  EXPECT_GT(cut.standard_error, 0);
+  EXPECT_THROW(measure_perplexity(*model_, *tokenizer_, folder_ / "a.txt", {.window = 8, .stride = 8}), UserError);
 }
 
 }  // namespace evaluate_tests

@@ -143,7 +143,7 @@ std::string last_number(const std::string& text) {
   }
   const auto first = number.find_first_not_of('0');
   if (first == std::string::npos)
-    number = "0";
+    number.assign(1, '0');
   else
     number.erase(0, number[first] == '.' ? first - 1 : first);
   return (negative && number != "0" ? "-" : "") + number;

@@ -1,0 +1,41 @@
+// The samples of one evaluation: what is known already, and where new ones go.
+#pragma once
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/files.h"
+#include "base/json.h"
+#include "base/progress.h"
+#include "evaluate/score.h"
+#include "evaluate/task.h"
+
+namespace molt {
+
+class SampleFile {
+ public:
+  // Continues folder/samples.jsonl; an empty folder keeps nothing. folder/evaluation.json says what the samples are of: the task
+  // and its settings but for `samples`, the number of items, and `identity`. UserError where it says something else.
+  SampleFile(const Task& task, const fs::path& folder, const std::string& identity);
+
+  std::int64_t wanted(const TaskItem& item) const;  // samples of the item
+  bool has(const TaskItem& item, std::int64_t sample) const;
+  // Takes a judged sample and appends its line, with `fields` ("prompt", "completion", "tokens", …).
+  void add(const TaskItem& item, std::int64_t sample, JudgedSample judged, const OrderedJson& fields);
+  // Ends the progress line. All wanted samples must be there.
+  TaskScore finish();
+
+ private:
+  void read(const fs::path& path);
+  void take(const std::string& id, std::int64_t sample, JudgedSample judged, std::int64_t tokens);
+
+  const Task& task_;
+  std::map<std::string, std::vector<std::optional<JudgedSample>>> samples_;  // by item
+  std::unique_ptr<LineWriter> writer_;
+  Progress progress_;
+  std::int64_t done_ = 0, correct_ = 0, tokens_ = 0;
+};
+
+}  // namespace molt
