@@ -1,5 +1,7 @@
+#include <algorithm>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "base/error.h"
 #include "base/interrupt.h"
@@ -7,6 +9,8 @@
 #include "base/log.h"
 #include "cli/commands.h"
 #include "cli/options.h"
+#include "evaluate/evaluate.h"
+#include "evaluate/traces.h"
 #include "formats/hugging_face.h"
 #include "formats/peft.h"
 #include "infer/generate_file.h"
@@ -18,6 +22,10 @@ namespace generate {
 struct Options {
   std::string model, prompt, input, output;
   TextRequest request;
+  std::string check;
+  TaskConfig task;
+  std::vector<std::string> set;
+  std::optional<std::int64_t> given_max_tokens;
   std::int64_t seed = 0, samples = 1, batch = 32;
   bool json = false;
   ComputeOptions compute;
@@ -50,7 +58,68 @@ void answer_prompt(const Options& options, const Model& model, const std::shared
   std::cout << "\n";
 }
 
+// The task's settings as `options` has them, --set last.
+TaskConfig checked_task(Options& options) {
+  TaskConfig task = options.task;
+  task.name = options.check;
+  task.data = options.input;
+  task.samples = options.samples;
+  task.temperature = options.request.sampling.temperature;
+  task.top_k = options.request.sampling.top_k;
+  task.top_p = options.request.sampling.top_p;
+  task.seed = options.seed;
+  if (options.given_max_tokens) task.max_tokens = *options.given_max_tokens;
+  parse_config("", "--set", options.set, [&](ConfigVisitor& v) { task.visit(v); });
+  return task;
+}
+
+// --check: the task's items are answered, and the right answers become training data.
+void make_traces(Options& options) {
+  require(options.prompt.empty(), "molt generate --check: found --prompt, expected the prompts of the task, or of --input FILE");
+  require(!options.output.empty(), "molt generate --check: expected --output FILE for what is kept");
+  require(options.request.stop.empty() && !options.request.ignore_end,
+          "molt generate --check: found --stop or --ignore-end, expected neither: the task says where an answer ends");
+  const TaskConfig config = checked_task(options);
+  const std::unique_ptr<Task> task = make_task(config);
+  const bool generated =
+      std::all_of(task->items().begin(), task->items().end(), [](const TaskItem& item) { return item.choices.empty(); });
+  require(generated, "molt generate --check: ", config.name, " is answered by likelihood; --form chat generates answers");
+  catch_interrupts();
+  const fs::path folder = resolve_model_folder(options.model), texts = tokenizer_folder(folder);
+  const auto model = load_model(folder, {options.compute.device(), options.compute.dtype()});
+  const fs::path samples = options.output + ".samples";
+  const TaskScore score = evaluate(*model, Tokenizer::load(texts), *task,
+                                   {.batch = options.batch,
+                                    .output = samples,
+                                    .identity = fs::absolute(folder).lexically_normal().string(),
+                                    .template_folder = texts});
+  const TraceCounts counts = write_traces(*task, samples / "samples.jsonl", options.output);
+  const double rate = counts.samples ? static_cast<double>(score.correct) / static_cast<double>(counts.samples) : 0;
+  if (options.json) {
+    const OrderedJson json{{"samples", counts.samples},   {"wrong", counts.wrong}, {"unfinished", counts.unfinished},
+                           {"repeated", counts.repeated}, {"kept", counts.kept},   {"items", counts.items},
+                           {"solved", counts.solved},     {"accuracy", rate}};
+    std::cout << json.dump(2) << "\n";
+  } else {
+    std::cout << options.output << ": " << counts.kept << " of " << counts.samples << " samples kept (" << counts.wrong
+              << " wrong, " << counts.unfinished << " unfinished, " << counts.repeated << " repeated), for " << counts.solved
+              << " of " << counts.items << " prompts\n";
+  }
+}
+
+void warn_of_equal_samples(const Options& options) {
+  if (options.samples > 1 && options.request.sampling.temperature == 0)
+    log_warning("--n without --temperature: every sample will be the same");
+}
+
 int run(Options& options) {
+  if (options.given_max_tokens) options.request.max_tokens = *options.given_max_tokens;
+  if (!options.check.empty()) {
+    warn_of_equal_samples(options);
+    make_traces(options);
+    return 0;
+  }
+  require(options.set.empty() && options.task.limit == 0, "molt generate: found --set or --limit, expected --check with them");
   const bool from_file = !options.input.empty();
   require(from_file != !options.prompt.empty(), "molt generate: expected either --prompt TEXT or --input FILE");
   require(!from_file || !options.output.empty(), "molt generate --input: expected --output FILE as well");
@@ -59,9 +128,7 @@ int run(Options& options) {
   require(options.batch >= 1, "--batch: found ", options.batch, ", expected at least 1");
   options.request.sampling.seed = static_cast<std::uint64_t>(options.seed);
   check_sampling(options.request.sampling, "molt generate: ");
-  if (options.samples > 1 && options.request.sampling.temperature == 0) {
-    log_warning("--n without --temperature: every sample will be the same");
-  }
+  warn_of_equal_samples(options);
   catch_interrupts();
   const fs::path folder = resolve_model_folder(options.model);
   const fs::path texts = tokenizer_folder(folder);
@@ -95,7 +162,7 @@ Command generate_command() {
             arguments.option("--input", options->input, "JSONL file with a \"prompt\", its \"tokens\" or \"messages\" a line");
             arguments.option("--output", options->output,
                              "JSONL file with a \"completion\" added to each line; continued where it ends");
-            arguments.option("--max-tokens", request.max_tokens, "New tokens at most");
+            arguments.option("--max-tokens", options->given_max_tokens, "New tokens at most [256, or the task's]");
             arguments.option("--temperature", request.sampling.temperature, "0 always takes the most probable token");
             arguments.option("--top-k", request.sampling.top_k, "Only the k most probable tokens, 0 for all");
             arguments.option("--top-p", request.sampling.top_p, "Only the most probable tokens that reach this sum");
@@ -103,6 +170,13 @@ Command generate_command() {
             arguments.option("--stop", request.stop, "Text that ends a completion; may be repeated");
             arguments.flag("--ignore-end", request.ignore_end, "Go on after the token that ends a text");
             arguments.option("--n", options->samples, "Samples of each prompt, a line of output each");
+            arguments.option("--check", options->check,
+                             "Keep right answers to this task as training data: synthetic, gsm8k, math500, answers (any prompts "
+                             "with an \"answer\"), …; --input is the task's file");
+            arguments.option("--limit", options->task.limit, "With --check: items at most, 0 for all");
+            arguments.choice("--form", options->task.form, {"plain", "chat"},
+                             "With --check: plain text, or the model's chat template");
+            arguments.option("--set", options->set, "With --check: other settings of the task: instruction=none, …");
             arguments.option("--batch", options->batch, "Sequences generated together");
             arguments.flag("--json", options->json, "Print tokens and log-probabilities too, as JSON");
             options->compute.declare(arguments);
