@@ -14,7 +14,7 @@ namespace molt::test {
 
 namespace support_detail {
 
-constexpr std::int64_t page = 4;  // tokens of a cache block
+constexpr std::int64_t page = 16;  // tokens of a cache block
 constexpr std::int64_t vocabulary = 40;
 
 BlockConfig block_of(std::shared_ptr<const MixerConfig> mixer) {

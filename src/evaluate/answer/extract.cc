@@ -141,11 +141,7 @@ std::string last_number(const std::string& text) {
     number.erase(number.find_last_not_of('0') + 1);
     if (number.back() == '.') number.pop_back();
   }
-  const auto first = number.find_first_not_of('0');
-  if (first == std::string::npos)
-    number.assign(1, '0');
-  else
-    number.erase(0, number[first] == '.' ? first - 1 : first);
+  while (number.size() > 1 && number[0] == '0' && number[1] != '.') number.erase(0, 1);
   return (negative && number != "0" ? "-" : "") + number;
 }
 
