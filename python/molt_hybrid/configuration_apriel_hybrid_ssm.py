@@ -32,9 +32,9 @@ class AprielHybridSSMConfig(MistralConfig):
     molt: dict | None = None
 
     def __post_init__(self, **kwargs):
-        super().__post_init__(**kwargs)
-        if self.hybrid_block_layout is None:
+        if self.hybrid_block_layout is None:  # before transformers asks for layer_types; it makes a default one to save another
             self.hybrid_block_layout = ["t"] * self.num_hidden_layers
+        super().__post_init__(**kwargs)
         unknown = sorted(set(self.hybrid_block_layout) - CACHES.keys())
         if unknown:
             raise ValueError(f"hybrid_block_layout: found {unknown}, expected letters of {sorted(CACHES)}")

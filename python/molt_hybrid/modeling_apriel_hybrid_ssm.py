@@ -1,5 +1,5 @@
-"""A hybrid of attention and Mamba layers, as molt exports it. Needs torch and transformers 5 only and runs on any device; the scan is a
-plain loop over time: for speed use molt itself."""
+"""A hybrid of attention and Mamba layers, as molt exports it. Needs only torch and transformers 5, from 5.14 on, and runs on any device;
+the scan is a plain loop over time: for speed use molt itself."""
 import inspect
 import math
 
@@ -92,7 +92,7 @@ class Mamba(nn.Module):
 
     def convolved(self, x, cache):
         x = x.transpose(1, 2)
-        before = None if cache is None else cache.get_conv_state(self.layer_idx)
+        before = None if cache is None else cache.layers[self.layer_idx].conv_states[0]
         if before is None:
             before = x.new_zeros(*x.shape[:2], self.d_conv - 1)
         x = torch.cat([before.to(x.dtype), x], dim=-1)
@@ -111,7 +111,7 @@ class Mamba(nn.Module):
         x = x if self.repeat_before_conv else self.repeated(x)
         if keep is not None:
             x, dt = x * keep, dt * keep.float()
-        before = None if cache is None else cache.get_recurrent_state(self.layer_idx)
+        before = None if cache is None else cache.layers[self.layer_idx].recurrent_states[0]
         y, state = self.scan(x.float(), dt, self.repeated(B).float(), C.float(), before)
         if cache is not None:
             cache.update_recurrent_state(state.detach(), self.layer_idx)
@@ -217,14 +217,13 @@ class AprielHybridSSMModel(AprielHybridSSMPreTrainedModel):
 
     def masks(self, hidden, attention_mask, position_ids, cache):
         """What each letter of the layout may not look at."""
-        letters = set(self.config.letters)
+        letters = list(self.config.letters)
         arguments = {"config": self.config, "inputs_embeds": hidden, "attention_mask": attention_mask, "position_ids": position_ids,
                      CACHE: cache}
         masks = {}
-        if "t" in letters:
-            masks["t"] = create_causal_mask(**arguments)
-        if "swa" in letters:
-            masks["swa"] = create_sliding_window_causal_mask(**arguments)
+        for letter, create in (("t", create_causal_mask), ("swa", create_sliding_window_causal_mask)):
+            if letter in letters:  # without its number, some versions of transformers take a Mamba layer for it
+                masks[letter] = create(**arguments, layer_idx=letters.index(letter))
         if "m2" in letters:
             masks["m2"] = attention_mask[:, -hidden.shape[1] :] if attention_mask is not None and attention_mask.dim() == 2 else None
         return masks

@@ -223,6 +223,15 @@ def test_the_modelling_file_generates_with_its_cache_and_with_padding(hybrid):
     assert torch.equal(hybrid.generate(left, attention_mask=left_mask, **options)[:, 4:], greedy)
 
 
+@torch.no_grad()
+def test_the_modelling_file_saves_and_loads_again(hybrid, tmp_path):
+    tokens = torch.arange(1, 13)[None]
+    hybrid.save_pretrained(tmp_path)
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, trust_remote_code=True)
+    assert again.config.hybrid_block_layout == hybrid.config.hybrid_block_layout
+    assert torch.equal(again(tokens).logits, hybrid(tokens).logits)
+
+
 def test_the_modelling_file_trains(hybrid):
     tokens = torch.arange(1, 13)[None]
     hybrid.train()
