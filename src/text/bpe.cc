@@ -253,15 +253,7 @@ void Bpe::tokenize_word(std::string_view word, Workspace& space, std::vector<std
 }
 
 void Bpe::tokenize(const Pieces& pieces, std::vector<std::int32_t>& ids) const {
-  std::unique_ptr<Workspace> space;
-  {
-    const std::lock_guard lock(mutex_);
-    if (!idle_.empty()) {
-      space = std::move(idle_.back());
-      idle_.pop_back();
-    }
-  }
-  if (!space) space = std::make_unique<Workspace>();
+  const auto space = workspaces_.borrow();
   for (const Range range : pieces.ranges) {
     std::string_view rest = pieces.view(range);
     while (!rest.empty()) {
@@ -270,8 +262,6 @@ void Bpe::tokenize(const Pieces& pieces, std::vector<std::int32_t>& ids) const {
       rest.remove_prefix(length);
     }
   }
-  const std::lock_guard lock(mutex_);
-  idle_.push_back(std::move(space));
 }
 
 }  // namespace molt::text

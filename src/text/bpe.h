@@ -2,8 +2,8 @@
 // learned first becomes one token.
 #pragma once
 #include <array>
-#include <mutex>
 
+#include "base/per_thread.h"
 #include "text/model.h"
 
 namespace molt::text {
@@ -58,8 +58,7 @@ class Bpe : public TokenModel {
   std::vector<std::int32_t> low_characters_;     // by code point; -1 where there is no token
   std::array<std::int32_t, 256> byte_tokens_{};  // "<0x00>" …; -1 where there is none
 
-  mutable std::mutex mutex_;
-  mutable std::vector<std::unique_ptr<Workspace>> idle_;  // one a thread that is tokenizing
+  mutable PerThread<Workspace> workspaces_;
 };
 
 }  // namespace molt::text
