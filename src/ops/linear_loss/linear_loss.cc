@@ -130,10 +130,16 @@ TokenLosses run_chunks(const Inputs& in, const Kept& kept, const HeadGradients& 
                   .targets = part(targets),
                   .weights = part(weights),
                   .slope = gradients.wanted() ? slope.slice(0, at - begin, stop - begin) : at::Tensor()};
+      const TokenLosses chunk_of_losses{part(losses.cross_entropy), part(losses.forward_kl), part(losses.reverse_kl),
+                                        part(losses.jsd), part(losses.log_sums)};
+      if (in.mix.diverges() && in.teacher.top.defined()) {
+        chunk.teacher = buffers.teacher.slice(0, 0, stop - at);
+        const TopProbabilities top{kept.rows(in.teacher.top.ids, at, stop), kept.rows(in.teacher.top.log_probs, at, stop)};
+        top_chunk_losses(chunk, top, in.mix, chunk_of_losses);
+        continue;
+      }
       if (in.mix.diverges()) chunk.teacher = logits(buffers.teacher, kept.rows(in.teacher.hidden, at, stop), in.teacher.weight);
-      chunk_losses(chunk, in.mix,
-                   {part(losses.cross_entropy), part(losses.forward_kl), part(losses.reverse_kl), part(losses.jsd),
-                    part(losses.log_sums)});
+      chunk_losses(chunk, in.mix, chunk_of_losses);
     }
     if (gradients.wanted()) add_gradients(slope, hidden, in.weight, kept, begin, gradients);
   }
@@ -182,6 +188,14 @@ void check_linear_loss(const at::Tensor& hidden, const at::Tensor& weight, const
   MOLT_CHECK(mix.temperature > 0, "linear_loss: temperature ", mix.temperature);
   MOLT_CHECK(mix.jsd == 0 || (mix.beta > 0 && mix.beta < 1), "linear_loss: beta ", mix.beta);
   if (!mix.diverges()) return;
+  if (const TopProbabilities& top = teacher.top; top.defined()) {
+    MOLT_CHECK(!teacher.hidden.defined() && top.ids.dim() == 2 && top.log_probs.dim() == 2 && top.ids.size(0) == tokens &&
+                   top.log_probs.size(0) == tokens && top.ids.size(1) >= 1 && top.ids.size(1) <= weight.size(0) &&
+                   top.log_probs.size(1) == top.ids.size(1) + 1,
+               "linear_loss: ", tokens, " tokens, a vocabulary of ", weight.size(0), ", teacher's ids ", top.ids.sizes(),
+               " and log_probs ", top.log_probs.sizes());
+    return;
+  }
   MOLT_CHECK(teacher.hidden.defined() && teacher.weight.defined() && teacher.hidden.size(0) == tokens &&
                  teacher.hidden.size(1) == teacher.weight.size(1) && teacher.weight.size(0) == weight.size(0) &&
                  sum_dtype(teacher.hidden) == sum_dtype(hidden),

@@ -7,16 +7,19 @@
 #include <cstdint>
 
 #include "ops/linear_loss/loss_mix.h"
+#include "ops/linear_loss/top_probabilities.h"
 
 namespace molt::ops {
 
 // Targets of this value carry no loss (as in transformers).
 inline constexpr std::int64_t ignored_target = -100;
 
-// The teacher of the divergences: its final hidden states (tokens, teacher_hidden) and head (vocabulary, teacher_hidden). Never
-// differentiated. Undefined where the mix has no divergence.
+// The teacher of the divergences: its final hidden states (tokens, teacher_hidden) and head (vocabulary, teacher_hidden), or in
+// their place what is left of its distributions at the mix's temperature. Never differentiated. Undefined where the mix has no
+// divergence.
 struct TeacherHead {
   at::Tensor hidden, weight;
+  TopProbabilities top = {};
 };
 
 struct LossResult {
@@ -43,7 +46,8 @@ struct LossOptions {
 // loss_weights fp32 (tokens) (undefined: one each). Tokens whose weight is 0 or whose target is ignored_target cost nothing: they
 // are taken out before the first product. (Targets, where given, drop tokens from the divergences too.) Softmax and losses are
 // fp32 (fp64 for fp64), and so are logits; on a GPU the gradients of logits are rounded to bf16 where weights are bf16. A target
-// outside the vocabulary is an error on the CPU and makes the loss NaN on a GPU. The caller divides by the count of loss tokens
+// outside the vocabulary is an error on the CPU and makes the loss NaN on a GPU. With a teacher's k largest probabilities, both
+// models' other tokens count as one in the divergences: an outcome of k + 1. The caller divides by the count of loss tokens
 // over all micro-batches. Differentiable in hidden and weight.
 LossResult linear_loss(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
                        const at::Tensor& loss_weights, const LossMix& mix, const TeacherHead& teacher = {},

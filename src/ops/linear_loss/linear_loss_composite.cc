@@ -2,11 +2,35 @@
 #include <ATen/TensorOperators.h>
 
 #include <cmath>
+#include <limits>
 
 #include "ops/linear_loss/linear_loss.h"
 #include "ops/linear_loss/loss_chunk.h"
 
 namespace molt::ops {
+
+namespace linear_loss_plain {
+
+// Logarithms of the probabilities that the divergences compare: (tokens, outcomes) of student and teacher.
+struct Compared {
+  at::Tensor student, teacher;
+};
+
+Compared compared(const at::Tensor& logits, const LossMix& mix, const TeacherHead& teacher) {
+  const at::Tensor student = (logits / mix.temperature).log_softmax(1);
+  if (!teacher.top.defined()) {
+    const at::Tensor theirs = teacher.hidden.matmul(teacher.weight.t()).to(logits.scalar_type());
+    return {student, (theirs / mix.temperature).log_softmax(1).detach()};
+  }
+  const at::Tensor ids = teacher.top.ids.to(at::kLong), chosen = student.gather(1, ids);
+  const std::int64_t k = ids.size(1);
+  const at::Tensor theirs = teacher.top.log_probs.to(logits.scalar_type());
+  if (k == logits.size(1)) return {chosen, theirs.slice(1, 0, k).log_softmax(1).detach()};
+  const at::Tensor others = student.scatter(1, ids, -std::numeric_limits<double>::infinity()).logsumexp(1, /*keepdim=*/true);
+  return {at::cat({chosen, others}, 1), theirs.log_softmax(1).detach()};
+}
+
+}  // namespace linear_loss_plain
 
 LossResult linear_loss_composite(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
                                  const at::Tensor& loss_weights, const LossMix& mix, const TeacherHead& teacher) {
@@ -29,8 +53,7 @@ LossResult linear_loss_composite(const at::Tensor& hidden, const at::Tensor& wei
   }
   if (mix.z != 0) result.z_loss = add(logits.logsumexp(1).square(), mix.z);
   if (mix.diverges()) {
-    const at::Tensor s = (logits / mix.temperature).log_softmax(1);
-    const at::Tensor t = (teacher.hidden.matmul(teacher.weight.t()).to(dtype) / mix.temperature).log_softmax(1).detach();
+    const auto [s, t] = linear_loss_plain::compared(logits, mix, teacher);
     if (mix.forward_kl != 0) result.forward_kl = add((t.exp() * (t - s)).sum(1), mix.forward_kl);
     if (mix.reverse_kl != 0) result.reverse_kl = add((s.exp() * (s - t)).sum(1), mix.reverse_kl);
     if (mix.jsd != 0) {

@@ -33,4 +33,8 @@ struct Chunk {
 // Writes the chunk's losses into `losses` (slices of the whole), and its slope.
 void chunk_losses(const Chunk& chunk, const LossMix& mix, const TokenLosses& losses);
 
+// The same where the teacher is known by its `top` (rows of the chunk's tokens). chunk.teacher is room of the logits' shape and
+// type, whose content is lost, and so are the logits.
+void top_chunk_losses(const Chunk& chunk, const TopProbabilities& top, const LossMix& mix, const TokenLosses& losses);
+
 }  // namespace molt::ops
