@@ -8,6 +8,7 @@
 #include "base/checksum.h"
 #include "base/error.h"
 #include "base/json.h"
+#include "base/random.h"
 #include "data/synthetic/problems.h"
 #include "formats/safetensors.h"
 
@@ -20,16 +21,27 @@ void append_eos(const Tokenizer& tokenizer, PackedBatch::Sample& sample) {
   if (eos && (sample.tokens.empty() || sample.tokens.back() != *eos)) sample.tokens.push_back(*eos);
 }
 
+// Of each shard of a finished folder.
+std::vector<std::string> shard_checksums(const fs::path& folder) {
+  const fs::path path = folder / "manifest.json";
+  require(fs::exists(path), folder.string(), ": found no manifest.json, expected a folder that `molt prepare` made");
+  const Json manifest = read_json(path);
+  require(get_or<bool>(manifest, "complete", false, path.string()), folder.string(),
+          ": the data is incomplete: run the same `molt prepare` again to finish it");
+  return get<std::vector<std::string>>(manifest, "checksums", path.string());
+}
+
+std::uint64_t fingerprint(const std::vector<std::string>& checksums) {
+  std::uint64_t hash = 0;
+  for (const std::string& checksum : checksums) hash = derive_seed(hash, checksum);
+  return hash;
+}
+
 class Shards : public SampleStream {
  public:
   explicit Shards(const fs::path& folder) {
-    const fs::path manifest_path = folder / "manifest.json";
-    require(fs::exists(manifest_path), folder.string(), ": found no manifest.json, expected a folder that `molt prepare` made");
-    const Json manifest = read_json(manifest_path);
-    const std::string place = manifest_path.string();
-    require(get_or<bool>(manifest, "complete", false, place), folder.string(),
-            ": the data is incomplete: run the same `molt prepare` again to finish it");
-    const auto checksums = get<std::vector<std::string>>(manifest, "checksums", place);
+    const std::vector<std::string> checksums = shard_checksums(folder);
+    fingerprint_ = fingerprint(checksums);
     for (std::size_t i = 0; i < checksums.size(); ++i) {
       const fs::path path = shard_path(folder, static_cast<std::int64_t>(i));
       const std::string found = crc32c_text(file_crc32c(path));
@@ -54,6 +66,7 @@ class Shards : public SampleStream {
     PackedBatch::Sample sample;
     sample.tokens.assign(tokens + begin, tokens + end);
     sample.weights.assign(learn + begin, learn + end);
+    sample.origin = {fingerprint_, index};
     return sample;
   }
 
@@ -80,6 +93,7 @@ class Shards : public SampleStream {
     shards_.push_back(std::move(shard));
   }
 
+  std::uint64_t fingerprint_ = 0;
   std::vector<Shard> shards_;
   std::vector<std::int64_t> starts_;  // number of samples before each shard, and in all
   std::int64_t tokens_ = 0;
@@ -131,6 +145,10 @@ fs::path shard_path(const fs::path& folder, std::int64_t number) {
 
 std::shared_ptr<const SampleStream> open_shards(const fs::path& folder) {
   return std::make_shared<sample_streams::Shards>(folder);
+}
+
+std::uint64_t data_fingerprint(const fs::path& folder) {
+  return sample_streams::fingerprint(sample_streams::shard_checksums(folder));
 }
 
 std::shared_ptr<const SampleStream> synthetic_stream(const SyntheticConfig& config, std::shared_ptr<const Tokenizer> tokenizer) {

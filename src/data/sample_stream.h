@@ -29,8 +29,10 @@ PackedBatch::Sample completion_sample(const Tokenizer& tokenizer, std::string_vi
 
 // Where the shard of a number lies: "shard-00012.safetensors".
 fs::path shard_path(const fs::path& folder, std::int64_t number);
-// The folder that prepare() wrote. UserError if it is incomplete or broken.
+// The folder that prepare() wrote. UserError if it is incomplete or broken. Samples have their origin.
 std::shared_ptr<const SampleStream> open_shards(const fs::path& folder);
+// Of the content of such a folder, by its manifest: two with the same samples in the same shards have the same.
+std::uint64_t data_fingerprint(const fs::path& folder);
 // Fresh problems without end, tokenized on the fly.
 std::shared_ptr<const SampleStream> synthetic_stream(const SyntheticConfig& config, std::shared_ptr<const Tokenizer> tokenizer);
 

@@ -28,6 +28,7 @@ PackedBatch PackedBatch::of(const std::vector<Sample>& samples) {
     lengths.push_back(static_cast<std::int32_t>(sample.tokens.size()));
   }
   PackedBatch batch;
+  for (const Sample& sample : samples) batch.origins.push_back(sample.origin);
   batch.sequences = Sequences::of(lengths);
   const std::int64_t size = batch.size();
   batch.tokens = at::empty({size}, at::kLong);
