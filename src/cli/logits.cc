@@ -1,37 +1,64 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/log.h"
+#include "base/progress.h"
 #include "cli/commands.h"
 #include "cli/options.h"
+#include "distill/write_logits.h"
 #include "evaluate/compare.h"
 #include "formats/hugging_face.h"
 #include "formats/peft.h"
 
 namespace molt {
 
+namespace logits_command_parts {
+
+struct Options {
+  std::string model, input, data, output;
+  std::int64_t top_k = 0;
+  WriteLogitsOptions top;
+  ComputeOptions compute;
+};
+
+int run(const Options& options) {
+  require(options.input.empty() != options.data.empty(), "--input: expected exactly one of --input and --data");
+  require(options.data.empty() == (options.top_k == 0), "--top-k: expected beside --data, and --data beside it");
+  catch_interrupts();
+  const fs::path folder = resolve_model_folder(options.model);
+  const auto model = load_model(folder, {options.compute.device(), options.compute.dtype()});
+  const fs::path texts = tokenizer_folder(folder);
+  const auto tokenizer = fs::exists(texts / "tokenizer.json") ? Tokenizer::load(texts) : nullptr;
+  if (!options.data.empty()) {
+    WriteLogitsOptions top = options.top;
+    top.k = options.top_k;
+    const LogitsManifest written = write_top_logits(*model, tokenizer.get(), options.data, options.output, top);
+    log_info(concat(options.output, ": ", written.k, " logits each of ", written.rows, " tokens of ", written.samples,
+                    " samples, ", human_bytes(static_cast<double>(written.rows * written.row_bytes()))));
+    return 0;
+  }
+  const auto sequences = read_sequences(options.input, tokenizer.get(), model->config().vocabulary);
+  write_logits(*model, sequences, options.output);
+  log_info(concat(options.output, ": logits of ", sequences.size(), " sequences"));
+  return 0;
+}
+
+}  // namespace logits_command_parts
+
 Command logits_command() {
   return {"logits", "Write a model's logits for given tokens", [](Arguments& arguments) -> std::function<int()> {
-            struct Options {
-              std::string model, input, output;
-              ComputeOptions compute;
-            };
-            auto options = std::make_shared<Options>();
+            auto options = std::make_shared<logits_command_parts::Options>();
             arguments.positional("MODEL", options->model, "Hugging Face folder, checkpoint or run");
-            arguments.option("--input", options->input, "JSONL: {\"tokens\": [...]}, or {\"text\": …}, a line", true);
-            arguments.option("--output", options->output, "safetensors file: tensors \"0\", \"1\", … (tokens, vocabulary) fp32",
+            arguments.option("--input", options->input, "JSONL: {\"tokens\": [...]}, or {\"text\": …}, a line");
+            arguments.option("--data", options->data, "In its place: a folder of molt prepare, with --top-k");
+            arguments.option("--output", options->output,
+                             "safetensors file: tensors \"0\", \"1\", … (tokens, vocabulary) fp32; with --top-k a folder, "
+                             "continued where it was stopped",
                              true);
+            arguments.option("--top-k", options->top_k, "Only the k largest of each learned token, to distil from");
+            arguments.option("--temperature", options->top.temperature, "Of the distillation, with --top-k");
+            arguments.option("--batch-tokens", options->top.batch_tokens, "Tokens of a forward pass, with --top-k");
             options->compute.declare(arguments);
-            return [options] {
-              catch_interrupts();
-              const fs::path folder = resolve_model_folder(options->model);
-              const auto model = load_model(folder, {options->compute.device(), options->compute.dtype()});
-              const fs::path texts = tokenizer_folder(folder);
-              const auto tokenizer = fs::exists(texts / "tokenizer.json") ? Tokenizer::load(texts) : nullptr;
-              const auto sequences = read_sequences(options->input, tokenizer.get(), model->config().vocabulary);
-              write_logits(*model, sequences, options->output);
-              log_info(concat(options->output, ": logits of ", sequences.size(), " sequences"));
-              return 0;
-            };
+            return [options] { return logits_command_parts::run(*options); };
           }};
 }
 
