@@ -111,7 +111,7 @@ class Measurement {
 
   double seconds(const StageConfig& stage, const StagePlan& plan) const {
     const auto student = [&] { return random_model(configs_.at(stage.name), device_, dtype_, 2, {teacher_.get()}); };
-    const std::unique_ptr<Objective> objective = make_objective(stage.head, teacher_);
+    const std::unique_ptr<Objective> objective = make_objective(stage.head, live_teacher(teacher_));
     const std::unique_ptr<Model> trained = student();
     const Trial training = run(*trained, *objective, stage.training, batches(stage, stage.training), context_);
     double seconds = training.seconds(stage.training) + plan.ranking_flops * training.flop_seconds;

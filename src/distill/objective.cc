@@ -10,10 +10,13 @@
 
 namespace molt {
 
-Distillation::Distillation(std::shared_ptr<const Model> teacher, const ops::LossMix& mix)
+Distillation::Distillation(std::shared_ptr<const Teacher> teacher, const ops::LossMix& mix)
     : teacher_(std::move(teacher)), mix_(mix) {
   MOLT_CHECK(teacher_, "a distillation needs a teacher");
 }
+
+Distillation::Distillation(std::shared_ptr<const Model> teacher, const ops::LossMix& mix)
+    : Distillation(live_teacher(std::move(teacher)), mix) {}
 
 std::string Distillation::name() const {
   std::string only;
@@ -28,13 +31,9 @@ std::string Distillation::name() const {
 }
 
 Objective::Loss Distillation::loss(const Model& student, const PackedBatch& batch, Recompute recompute) {
-  require(student.config().vocabulary == teacher_->config().vocabulary, "vocabulary: the student has ",
-          student.config().vocabulary, " tokens and its teacher ", teacher_->config().vocabulary, ", expected the same");
-  ops::TeacherHead head{{}, teacher_->head_weight()};
-  {
-    const c10::NoGradGuard no_grad;
-    head.hidden = teacher_->forward(batch);
-  }
+  require(student.config().vocabulary == teacher_->vocabulary(), "vocabulary: the student has ", student.config().vocabulary,
+          " tokens and its teacher ", teacher_->vocabulary(), ", expected the same");
+  const ops::TeacherHead head = teacher_->targets(batch);
   const at::Tensor hidden = student.forward(batch, recompute);
   const ops::LossResult result = ops::linear_loss(hidden, student.head_weight(), batch.targets, batch.loss_weights, mix_, head,
                                                   loss_options(student, batch));

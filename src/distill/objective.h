@@ -6,15 +6,17 @@
 #include <string>
 #include <vector>
 
+#include "distill/teacher.h"
 #include "ops/linear_loss/loss_mix.h"
 #include "train/objective.h"
 
 namespace molt {
 
-// End to end: a mix of divergences from the teacher and cross-entropy (ops::LossMix), token by token. The teacher's logits are
-// formed in the student's chunks and never kept. The teacher has the student's vocabulary (UserError) and device.
+// End to end: a mix of divergences from the teacher and cross-entropy (ops::LossMix), token by token. A live teacher's logits are
+// formed in the student's chunks and never kept. The teacher has the student's vocabulary (UserError), a live one its device.
 class Distillation : public Objective {
  public:
+  Distillation(std::shared_ptr<const Teacher> teacher, const ops::LossMix& mix);
   Distillation(std::shared_ptr<const Model> teacher, const ops::LossMix& mix);
   std::string name() const override;  // "reverse_kl", "forward_kl", "jsd", …; "loss" for a mix
   // Sums: each part of the mix, and cross_entropy whatever the mix.
@@ -22,7 +24,7 @@ class Distillation : public Objective {
   double flops(const Model& student, std::int64_t context) const override;  // the teacher's forward pass included
 
  private:
-  std::shared_ptr<const Model> teacher_;
+  std::shared_ptr<const Teacher> teacher_;
   ops::LossMix mix_;
 };
 

@@ -89,7 +89,7 @@ class Planner {
     plan.tokens = tokens;
     plan.at_most = stage.training.flat.window > 0 || (stage.match && stage.match->flat.window > 0);
     plan.student_flops = tokens * 3 * student.flops(context);
-    plan.teacher_flops = stage.head.distills() ? tokens * teacher_.flops(context) : 0;
+    plan.teacher_flops = stage.head.distills() && recipe_.teacher.logits.empty() ? tokens * teacher_.flops(context) : 0;
     if (!fresh.empty()) {
       const std::int64_t candidates = stage.choose.candidates > 0 ? stage.choose.candidates : std::ssize(open);
       plan.ranking_flops = ranking_flops(stage, before, teacher_, candidates, static_cast<double>(context));

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/progress.h"
 #include "base/random.h"
+#include "distill/check_logits.h"
 #include "distill/model_card.h"
 #include "distill/objective.h"
 #include "distill/on_policy.h"
@@ -50,6 +51,7 @@ class RecipeRun {
         index_(config, options.place) {
     const fs::path tokenizer = config.tokenizer.empty() ? teacher_folder_ : fs::path(config.tokenizer);
     if (!config.tokenizer.empty() || fs::exists(tokenizer / "tokenizer.json")) tokenizer_ = Tokenizer::load(tokenizer);
+    if (!config.teacher.logits.empty()) open_logits();
   }
 
   void run() {
@@ -82,12 +84,26 @@ class RecipeRun {
     std::string print = teacher_print_;
     return to_yaml(ConfigVisitor::Visit([&](ConfigVisitor& v) {
       v.field("teacher", print, "");
+      v.field("logits", whole.teacher.logits, "");
       v.field("seed", whole.seed, "");
       v.field("dtype", whole.dtype, "");
       v.field("data", whole.data, "");
       v.field("held_out", whole.held_out, "");
       v.field("stage", stage, "");
     }));
+  }
+
+  void open_logits() {
+    const std::string place = options_.place + ": teacher.logits";
+    logits_ = std::make_shared<StoredLogits>(config_.teacher.logits, place);
+    require(logits_->about().teacher == teacher_print_, place, ": found logits of another teacher than ",
+            config_.teacher.pretrained.path, " in ", c10::toString(dtype_), ": ", logits_->about().teacher, ", expected ",
+            teacher_print_);
+    for (const StageConfig& stage : config_.stages) {
+      if (!stage.head.distills()) continue;
+      check_logits(*logits_, stage.head, *teacher_, tokenizer_.get(), place);
+      check_logits_data(*logits_, config_.data_of(stage), this->place(stage) + ": data");
+    }
   }
 
   void check_unchanged(const StageConfig& stage) {
@@ -137,7 +153,7 @@ class RecipeRun {
   }
 
   void train_stage(const StageConfig& stage, const std::string& title, OrderedJson& entry) {
-    RunModels models{open(stage.from), lecturer_, tokenizer_, teacher_folder_};
+    RunModels models{open(stage.from), lecturer_, tokenizer_, teacher_folder_, logits_};
     if (!stage.restore.empty()) restore_layers(*models.student, *teacher_, stage.restore, place(stage) + ": restore");
     const auto before = static_cast<std::int64_t>(attention_layers(teacher_->config()).size() -
                                                   attention_layers(models.student->config()).size());
@@ -297,6 +313,7 @@ class RecipeRun {
   std::shared_ptr<const Model> lecturer_;  // the teacher as its predictions are learnt from: in its configuration's dtype
   std::string teacher_print_;
   std::shared_ptr<const Tokenizer> tokenizer_;
+  std::shared_ptr<const StoredLogits> logits_;  // learnt from in the teacher's place; null: none
   RecipeIndex index_;
 };
 

@@ -53,6 +53,7 @@ struct StageConfig {
 
 struct TeacherConfig {
   PretrainedConfig pretrained;
+  std::vector<std::string> logits;          // folders of `molt logits --top-k` of it, learnt from in its place
   std::string dtype = "auto";               // "fp8": its projections where its predictions are learnt from (Model::to_fp8)
   std::optional<ModelConfig> architecture;  // for --dry-run where the folder is not there
   void visit(ConfigVisitor& visitor);

@@ -87,6 +87,7 @@ void StageConfig::visit(ConfigVisitor& v) {
 
 void TeacherConfig::visit(ConfigVisitor& v) {
   v.field("pretrained", pretrained, "Where the teacher is");
+  v.field("logits", logits, "Folders of molt logits --top-k of it, from which stages learn its predictions in its place");
   v.choice("dtype", dtype, {"auto", "fp8"},
            "auto: the run's; fp8: products of its projections in eight bits where its predictions are learnt from");
   v.field("architecture", architecture, "What it is made of, for --dry-run where the folder is not there");

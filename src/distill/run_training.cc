@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/random.h"
+#include "distill/check_logits.h"
 #include "distill/objective.h"
 #include "distill/on_policy.h"
 #include "formats/hugging_face.h"
@@ -131,7 +132,12 @@ RunModels open_models(const TrainConfig& config, const std::string& place) {
   std::int64_t& vocabulary = source.base_model.architecture.vocabulary;
   if (!source.pretrained && vocabulary == 0 && models.tokenizer) vocabulary = models.tokenizer->vocabulary();
   models.student = make_model(source, static_cast<std::uint64_t>(config.seed), device, dtype, place + ": model");
-  if (config.model.base_model.head.distills()) {
+  const HeadConfig& head = config.model.base_model.head;
+  if (head.distills() && !config.reference_models.at(head.distillation_model).logits.empty()) {
+    const std::string logits_place = concat(place, ": reference_models.", head.distillation_model, ".logits");
+    models.logits = std::make_shared<StoredLogits>(config.reference_models.at(head.distillation_model).logits, logits_place);
+    check_logits(*models.logits, head, *models.student, models.tokenizer.get(), logits_place);
+  } else if (head.distills()) {
     models.teacher = run_parts::open_teacher(config, models, device, dtype, place);
     require(models.student->config().vocabulary == models.teacher->config().vocabulary, place, ": model: found a vocabulary of ",
             models.student->config().vocabulary, ", expected its teacher's, ", models.teacher->config().vocabulary);
@@ -140,7 +146,11 @@ RunModels open_models(const TrainConfig& config, const std::string& place) {
   return models;
 }
 
-std::unique_ptr<Objective> make_objective(const HeadConfig& head, std::shared_ptr<const Model> teacher) {
+std::shared_ptr<const Teacher> RunModels::lecturer() const {
+  return logits ? stored_teacher(logits) : teacher ? live_teacher(teacher) : nullptr;
+}
+
+std::unique_ptr<Objective> make_objective(const HeadConfig& head, std::shared_ptr<const Teacher> teacher) {
   if (!head.distills()) return std::make_unique<NextToken>(head.z_loss_factor);
   return std::make_unique<Distillation>(std::move(teacher), head.mix());
 }
@@ -169,9 +179,12 @@ MemoryPlan plan_run(const TrainConfig& config, RunModels& models) {
     if (trains) values += static_cast<double>(value.numel());
   });
   plan_training(plan, values, config.training, student.dtype(), student.device());
-  plan.activations = activation_bytes(
-      student, teacher.get(),
-      {config.training.micro_batch_tokens, recompute_of(config.training.recompute), student.dtype(), student.device()});
+  plan.activations = activation_bytes(student, teacher.get(),
+                                      {.tokens = config.training.micro_batch_tokens,
+                                       .recompute = recompute_of(config.training.recompute),
+                                       .dtype = student.dtype(),
+                                       .device = student.device(),
+                                       .stored_teacher = models.logits != nullptr});
   return plan;
 }
 
@@ -180,8 +193,13 @@ LoopResult run_training(const TrainConfig& config, RunModels& models, const RunO
   const auto seed = static_cast<std::uint64_t>(config.seed);
   const std::int64_t vocabulary = models.student->config().vocabulary;
   const std::unique_ptr<Objective> own =
-      options.objective ? nullptr : make_objective(config.model.base_model.head, models.teacher);
+      options.objective ? nullptr : make_objective(config.model.base_model.head, models.lecturer());
   Objective& objective = own ? *own : *options.objective;
+  if (own && models.logits && config.model.base_model.head.distills()) {
+    check_logits_data(*models.logits, config.data, options.place + ": data");
+    for (const auto& [name, part] : config.held_out)
+      check_logits_data(*models.logits, part.data, concat(options.place, ": held_out.", name, ".data"));
+  }
   std::unique_ptr<BatchSource> source = open_source(config.data, models.tokenizer, vocabulary, seed, options.place + ": data");
   if (config.data.on_policy) {
     const std::string place = options.place + ": data.on_policy";

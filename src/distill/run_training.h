@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "distill/teacher.h"
 #include "text/tokenizer.h"
 #include "train/config.h"
 #include "train/memory_plan.h"
@@ -19,9 +20,13 @@ at::ScalarType dtype_of(const std::string& word, at::Device device);
 // What a run works on, in memory.
 struct RunModels {
   std::unique_ptr<Model> student;
-  std::shared_ptr<const Model> teacher;        // null where nothing is distilled
-  std::shared_ptr<const Tokenizer> tokenizer;  // null where none is named
-  fs::path like;                               // the folder whose tokenizer and settings exports carry; may be empty
+  std::shared_ptr<const Model> teacher;             // null where nothing is distilled
+  std::shared_ptr<const Tokenizer> tokenizer;       // null where none is named
+  fs::path like;                                    // the folder whose tokenizer and settings exports carry; may be empty
+  std::shared_ptr<const StoredLogits> logits = {};  // in the teacher's place
+
+  // Who the head's divergence is from; null where nothing is distilled.
+  std::shared_ptr<const Teacher> lecturer() const;
 };
 
 // Loads or initialises the models of a configuration. A teacher from the student's folder shares all its tensors, one from
@@ -37,7 +42,7 @@ std::shared_ptr<const Model> in_dtype(std::shared_ptr<const Model> model, const 
 std::int64_t share_equal_tensors(Model& student, const Model& teacher);
 
 // The loss of a head: next-token cross-entropy, a divergence from the teacher, or a mix.
-std::unique_ptr<Objective> make_objective(const HeadConfig& head, std::shared_ptr<const Model> teacher);
+std::unique_ptr<Objective> make_objective(const HeadConfig& head, std::shared_ptr<const Teacher> teacher);
 
 // The batches of a data section in the order of the seed. A sample with a token that the model does not know is a UserError.
 std::unique_ptr<BatchSource> open_source(const DataConfig& data, const std::shared_ptr<const Tokenizer>& tokenizer,

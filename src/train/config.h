@@ -71,9 +71,11 @@ struct ModelSourceConfig {
   void visit(ConfigVisitor& visitor);
 };
 
+// A teacher: a model, or the logits that one left on disk.
 struct ReferenceModelConfig {
   PretrainedConfig pretrained;
-  std::string dtype = "auto";  // "fp8": its projections (Model::to_fp8)
+  std::vector<std::string> logits;  // folders of `molt logits --top-k`, one for each data set
+  std::string dtype = "auto";       // "fp8": its projections (Model::to_fp8)
   void visit(ConfigVisitor& visitor);
 };
 

@@ -82,7 +82,7 @@ double activation_bytes(Model& student, Model* teacher, const ActivationShape& s
                        : shape.recompute == Recompute::mixer ? largest_mixer
                                                              : 0;
   const double unit = static_cast<double>(shape.tokens) * static_cast<double>(c10::elementSize(shape.dtype));
-  const double at_loss = (kept + ends) * unit + logits(student, teacher != nullptr, shape);
+  const double at_loss = (kept + ends) * unit + logits(student, teacher || shape.stored_teacher, shape);
   const double in_backward = (kept + ends + again + widest + 2 * hidden) * unit;
   return std::max({at_loss, in_backward, teacher ? passing(*teacher) * unit : 0});
 }

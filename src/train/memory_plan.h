@@ -31,6 +31,7 @@ struct ActivationShape {
   Recompute recompute = Recompute::none;
   at::ScalarType dtype = at::kFloat;
   at::Device device = at::kCPU;
+  bool stored_teacher = false;  // known by its largest probabilities: the loss needs room as if it had logits
 };
 
 // At the peak of forward and backward; `teacher` may be null. Kept for a block's backward pass: what goes into each product and
