@@ -45,7 +45,8 @@ class Shortened : public Teacher {
   std::int64_t vocabulary() const override { return model_->config().vocabulary; }
   ops::TeacherHead targets(const PackedBatch& batch) const override {
     const c10::NoGradGuard no_grad;
-    return {{}, {}, ops::top_probabilities(model_->forward(batch), model_->head_weight(), k_, temperature_)};
+    const ops::TopProbabilities top = ops::top_probabilities(model_->forward(batch), model_->head_weight(), k_, temperature_);
+    return {{}, {}, {top.ids, top.log_probs.to(at::kHalf)}};
   }
   double flops(std::int64_t context) const override { return model_->flops(context); }
 

@@ -21,7 +21,7 @@ class Teacher {
 
 std::shared_ptr<const Teacher> live_teacher(std::shared_ptr<const Model> model);
 std::shared_ptr<const Teacher> stored_teacher(std::shared_ptr<const StoredLogits> logits);
-// A model of which no more is known than its k largest probabilities at a temperature, in fp32: what leaving out the others does.
+// A model of which no more is known than its k largest probabilities at a temperature, rounded as they are on disk.
 std::shared_ptr<const Teacher> shortened_teacher(std::shared_ptr<const Model> model, std::int64_t k, double temperature);
 
 }  // namespace molt
