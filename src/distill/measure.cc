@@ -16,6 +16,7 @@
 #include "formats/hugging_face.h"
 #include "model/random_model.h"
 #include "train/deterministic.h"
+#include "train/lora.h"
 
 namespace molt {
 
@@ -113,6 +114,7 @@ class Measurement {
     const auto student = [&] { return random_model(configs_.at(stage.name), device_, dtype_, 2, {teacher_.get()}); };
     const std::unique_ptr<Objective> objective = make_objective(stage.head, live_teacher(teacher_));
     const std::unique_ptr<Model> trained = student();
+    if (stage.lora) add_adapters(*trained, *stage.lora, 0, concat(place_, ": stage ", stage.name, ": lora"));
     const Trial training = run(*trained, *objective, stage.training, batches(stage, stage.training), context_);
     double seconds = training.seconds(stage.training) + plan.ranking_flops * training.flop_seconds;
     if (!stage.match) return seconds;

@@ -32,6 +32,7 @@ std::string sentence(const OrderedJson& stage) {
                    "), then ");
   }
   text += concat(human_count(stage.value("tokens", 0.0)), " tokens of training");
+  if (stage.contains("adapted")) text += " by low-rank adapters";
   if (stage.contains("loss")) text += concat(" to a loss of ", fixed_text(stage["loss"].get<double>(), 4));
   return text + ".";
 }

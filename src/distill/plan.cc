@@ -14,6 +14,8 @@
 #include "distill/objective.h"
 #include "distill/run_training.h"
 #include "formats/hugging_face.h"
+#include "train/lora.h"
+#include "train/objective.h"
 #include "train/trained_names.h"
 
 namespace molt {
@@ -84,11 +86,10 @@ class Planner {
     plan.layers = student.config().num_layers();
     plan.mamba_layers = stage.mamba_layers;
     plan.parameters = parameter_count(student);
-    plan.how = stage.head.distills() ? stage.head.distillation_loss_implementation : "SFT";
+    plan.how = concat(stage.head.distills() ? stage.head.distillation_loss_implementation : "SFT", stage.lora ? ", LoRA" : "");
     const double tokens = tokens_of(stage.training);
     plan.tokens = tokens;
     plan.at_most = stage.training.flat.window > 0 || (stage.match && stage.match->flat.window > 0);
-    plan.student_flops = tokens * 3 * student.flops(context);
     plan.teacher_flops = stage.head.distills() && recipe_.teacher.logits.empty() ? tokens * teacher_.flops(context) : 0;
     if (!fresh.empty()) {
       const std::int64_t candidates = stage.choose.candidates > 0 ? stage.choose.candidates : std::ssize(open);
@@ -97,16 +98,22 @@ class Planner {
       plan.how = concat(stage.choose.method, of, ", ", plan.how);
     }
 
+    if (stage.lora) add_adapters(student, *stage.lora, 0, concat(place_, ": stage ", stage.name, ": lora"));
     const std::set<std::string> trained =
         trained_names(student, stage.training.trainable, concat(place_, ": stage ", stage.name, ": training.trainable"));
     std::set<std::string>& touched = touched_[stage.name] = touched_[stage.from];
     student.visit([&](const std::string& name, at::Tensor& value) {
       const auto values = static_cast<double>(value.numel());
       if (trained.contains(name)) plan.trained += values;
+      value.set_requires_grad(trained.contains(name));
       const bool shared = !trained.contains(name) && !touched.contains(name) && teacher_names_.contains(name);
       if (!shared) plan.memory.student += values * element();
     });
     touched.insert(trained.begin(), trained.end());
+    student.visit(ParameterVisitor::of_linears([&](const std::string& name, Linear& linear) {
+      if (!linear.adapters.empty()) touched.insert(name + ".weight");  // merged
+    }));
+    plan.student_flops = tokens * NextToken().flops(student, context);
     const double teacher_element = element() + (recipe_.teacher.dtype == "fp8" ? 1 : 0);  // both forms are in memory
     plan.memory.teacher = stage.head.distills() || !fresh.empty() ? parameter_count(teacher_) * teacher_element : 0;
     plan_training(plan.memory, plan.trained, stage.training, dtype_, device_);
@@ -114,8 +121,9 @@ class Planner {
         activation_bytes(student, stage.head.distills() ? &teacher_ : nullptr,
                          {stage.training.micro_batch_tokens, recompute_of(stage.training.recompute), dtype_, device_});
 
-    const double weights = plan.parameters * element();
-    plan.disk = checkpoint_disk(stage.training, weights, plan.trained) + weights;
+    const double weights = plan.parameters * element(), saved = stage.lora ? plan.trained * element() : weights;
+    const double exported = stage.lora && stage.lora->exported == "adapters" ? saved : weights;
+    plan.disk = checkpoint_disk(stage.training, saved, plan.trained) + exported;
     if (stage.match && !fresh.empty()) {
       const double matched = tokens_of(*stage.match);
       double mixers = 0, new_values = 0;

@@ -17,6 +17,7 @@
 #include "distill/run_training.h"
 #include "evaluate/evaluate.h"
 #include "formats/hugging_face.h"
+#include "formats/peft.h"
 #include "train/checkpoint.h"
 #include "train/resolved_config.h"
 
@@ -161,8 +162,8 @@ class RecipeRun {
     log_info(concat(title, ": from ", stage.from, ", ", before, fresh > 0 ? concat(" -> ", stage.mamba_layers) : "",
                     " Mamba layers of ", models.student->config().num_layers(),
                     fresh > 0 ? concat(", chosen by ", stage.choose.method) : "", ", ",
-                    stage.head.distills() ? stage.head.distillation_loss_implementation : "next-token loss", ", ",
-                    length_words(stage.training)));
+                    stage.head.distills() ? stage.head.distillation_loss_implementation : "next-token loss",
+                    stage.lora ? ", by low-rank adapters" : "", ", ", length_words(stage.training)));
     fs::create_directories(folder(stage.name));
     keep_resolved_config(folder(stage.name), resolved(stage), fs::exists(folder(stage.name) / "config.yaml"));
     entry["status"] = "running";
@@ -191,11 +192,16 @@ class RecipeRun {
     }
     entry["layout"] = models.student->config().layout();
     entry["run"] = stage.name + "/run";
+    if (stage.lora) {
+      models.like =
+          stage.from == "teacher" ? teacher_folder_ : folder(stage.from) / "export";  // the weights beneath the adapters
+      add_adapters(*models.student, *stage.lora, derive_seed(seed(stage), "lora"), place(stage) + ": lora");
+    }
     index_.write();
     const LoopResult result = run_training(train_config(stage, stage.training, "run"), models, run_options(stage, position));
     account(result);
-    export_model(*models.student, folder(stage.name) / "export",
-                 {.max_shard_bytes = shard_bytes(config_.shard_size, "shard_size"), .like = teacher_folder_});
+    if (stage.lora) entry["adapted"] = stage.lora->exported;
+    export_stage(stage, models);
 
     const std::int64_t earlier = stage.from == "teacher" ? 0 : index_.stage(stage.from).value("total_tokens", std::int64_t{0});
     entry["export"] = stage.name + "/export";
@@ -206,6 +212,17 @@ class RecipeRun {
     entry["seconds"] = seconds;
     entry["status"] = "finished";
     index_.write();
+  }
+
+  void export_stage(const StageConfig& stage, RunModels& models) const {
+    const fs::path exported = folder(stage.name) / "export";
+    if (stage.lora && stage.lora->exported == "adapters") {
+      export_adapters(*models.student, exported, models.like);
+      return;
+    }
+    models.student->merge_adapters();
+    export_model(*models.student, exported,
+                 {.max_shard_bytes = shard_bytes(config_.shard_size, "shard_size"), .like = teacher_folder_});
   }
 
   // Where the stage before stopped reading the same data.
@@ -221,6 +238,7 @@ class RecipeRun {
   TrainConfig train_config(const StageConfig& stage, const LoopConfig& loop, const char* part) const {
     TrainConfig config;
     config.model.base_model.head = stage.head;
+    if (stage.lora) config.model.lora = *stage.lora;
     config.data = config_.data_of(stage);
     config.held_out = config_.held_out;
     config.training = loop;

@@ -11,8 +11,8 @@
 //   {"recipe", "teacher": {"path", "layout", "parameters", "scores"},
 //    "stages": [{"name", "from", "status": "pending" | "running" | "finished", "method", "mamba_layers", "restored", "converted":
 //    [layers],
-//                "layout", "ranking", "match", "run", "export", "tokens" (of the stage), "total_tokens" (since the teacher),
-//                "loss", "evaluation": {…}, "scores": {task: {…}}, "seconds"}]}
+//                "layout", "ranking", "match", "run", "adapted" (lora.export), "export", "tokens" (of the stage), "total_tokens"
+//                (since the teacher), "loss", "evaluation": {…}, "scores": {task: {…}}, "seconds"}]}
 // A key that does not apply to a stage, or is not known yet, is absent.
 #pragma once
 #include <cstdint>
@@ -38,13 +38,20 @@ struct ChooseConfig {
   void visit(ConfigVisitor& visitor);
 };
 
+// Adapters that a stage trains in place of its model's weights, and what its export then is.
+struct StageLoraConfig : LoraConfig {
+  std::string exported = "merged";  // whole weights; "adapters": as peft reads them, onto the export of what the stage comes from
+  void visit(ConfigVisitor& visitor);
+};
+
 struct StageConfig {
   std::string name, from = "teacher";
   std::int64_t mamba_layers = 0;      // in the model after this stage
   std::vector<std::int64_t> restore;  // Mamba layers that become the teacher's attention again, before others are converted
   ChooseConfig choose;
   TargetMixerConfig convert = TargetMixerConfig::of("mamba");
-  HeadConfig head;  // a distillation_model (teacher) or none: SFT
+  HeadConfig head;                      // a distillation_model (teacher) or none: SFT
+  std::optional<StageLoraConfig> lora;  // only where no layer changes: adapters belong to weights that lie in a folder
   std::optional<DataConfig> data;
   LoopConfig training;
   std::optional<LoopConfig> match;  // before it: each new mixer alone is drawn to the teacher's (MixerMatching)

@@ -22,6 +22,12 @@ void ChooseConfig::visit(ConfigVisitor& v) {
   rank.visit_settings(v);
 }
 
+void StageLoraConfig::visit(ConfigVisitor& v) {
+  LoraConfig::visit(v);
+  v.choice("export", exported, {"merged", "adapters"},
+           "merged: the stage's export has whole weights; adapters: those alone, as peft reads them");
+}
+
 namespace recipe_config {
 
 void check_name(const std::string& name, const std::string& place) {
@@ -54,6 +60,11 @@ void check_stages(const RecipeConfig& recipe, const std::string& place) {
     const std::int64_t fresh = stage.mamba_layers - parent->second + restored, candidates = stage.choose.candidates;
     require(candidates == 0 || candidates >= fresh, at, ": choose.candidates: found ", candidates, ", expected at least the ",
             fresh, " layers that are converted");
+    const StageConfig* before = recipe.find(stage.from);
+    require(!stage.lora || (fresh == 0 && restored == 0), at, ": lora: found a stage that changes ", fresh + restored,
+            " layers, expected one that changes none, such as one that comes from it");
+    require(!stage.lora || !before || !before->lora || before->lora->exported == "merged", at, ": lora: found adapters on ",
+            stage.from, ", whose lora.export is adapters; expected merged there");
     const std::string& teacher = stage.head.distillation_model;
     require(teacher.empty() || teacher == "teacher", at, ": head.distillation_model: found \"", teacher,
             "\", expected teacher, or nothing for next-token loss");
@@ -73,6 +84,7 @@ void StageConfig::visit(ConfigVisitor& v) {
   if (v.reading()) choose.rank.mixer = convert;
   v.field("choose", choose, "Which layers are converted");
   v.field("head", head, "The loss: with a distillation_model (teacher) the divergence from it, else next-token loss (SFT)");
+  v.field("lora", lora, "Train low-rank adapters of the projections, and nothing else; for stages that change no layer");
   v.field("data", data, "Instead of the recipe's");
   v.field("training", training, "The loop; what is left unsaid is the recipe's");
   v.optional_section(

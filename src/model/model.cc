@@ -179,6 +179,13 @@ void Model::to_fp8() {
   }
 }
 
+void Model::merge_adapters() {
+  visit(ParameterVisitor::of_linears([](const std::string&, Linear& linear) {
+    linear.weight = linear.merged_weight();
+    linear.adapters.clear();
+  }));
+}
+
 double Model::flops(std::int64_t context) const {
   double total = 2.0 * static_cast<double>(head_weight().numel());
   for (const Block& block : blocks) total += block.flops(context);

@@ -42,6 +42,9 @@ class Model {
   // Embeddings and head stay as they are.
   void to_fp8();
 
+  // Adds the adapters of every projection to its weight (Linear::merged_weight); there are none afterwards.
+  void merge_adapters();
+
   double flops(std::int64_t context) const;  // of one token's forward pass, head included
   const ModelConfig& config() const { return config_; }
   // Puts a mixer in place of layer i's and keeps config() in step.

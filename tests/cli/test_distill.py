@@ -48,6 +48,7 @@ stages:
     convert: {{state_size: 8, dt_rank: 4}}
     head: {{distillation_model: teacher, distillation_loss_implementation: reverse_kl}}
   - {{name: one-sft, from: one, mamba_layers: 1}}
+  - {{name: one-lora, from: one, mamba_layers: 1, lora: {{rank: 4, targets: ["*_proj"]}}, training: {{steps: 12}}}}
 """
 
 
@@ -166,14 +167,14 @@ def test_a_recipe_killed_again_and_again_ends_as_one_that_was_not(folder):
             kills += 1
     assert kills > 0
     result = molt(*command)
-    assert result.stdout.count("M") >= 4  # one sign a layer: 1 + 2 + 1 Mamba layers
-    for name in ("one", "two", "one-sft"):
+    assert result.stdout.count("M") >= 5  # one sign a layer: 1 + 2 + 1 + 1 Mamba layers
+    for name in ("one", "two", "one-sft", "one-lora"):
         for file in ("export/model.safetensors", "export/config.json"):
             assert (folder / "recipe" / name / file).read_bytes() == (folder / "whole" / name / file).read_bytes(), name
     ranking = [json.loads((folder / run / "two/ranking.json").read_text())["layers"] for run in ("recipe", "whole")]
     assert ranking[0] == ranking[1]
     index = json.loads((folder / "recipe/recipe.json").read_text())
-    assert [stage["status"] for stage in index["stages"]] == ["finished"] * 3
+    assert [stage["status"] for stage in index["stages"]] == ["finished"] * 4
 
 
 def test_a_dry_run_needs_nothing(tmp_path):
