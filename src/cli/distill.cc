@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "cli/commands.h"
+#include "cli/configuration_file.h"
 #include "cli/options.h"
 #include "cli/version.h"
 #include "distill/layout_strip.h"
@@ -39,6 +40,10 @@ void print_result(const std::string& name, const OrderedJson& entry, std::size_t
 }
 
 int run(const Options& options) {
+  check_configuration_file(options.recipe,
+                           {.data = concat("prepare data (molt prepare --input ", options.recipe,
+                                           " --tokenizer TEACHER --output DATA) and name its folder there: data: {path: DATA}"),
+                            .model = concat("name the teacher there: teacher: {pretrained: {path: ", options.recipe, "}}")});
   auto recipe = load_config<RecipeConfig>(options.recipe, options.set);
   if (!options.compute.device_name.empty()) recipe.device = options.compute.device_name;
   if (!options.compute.dtype_name.empty()) recipe.dtype = options.compute.dtype_name;

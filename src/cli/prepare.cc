@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/progress.h"
 #include "cli/commands.h"
+#include "cli/configuration_file.h"
 #include "cli/options.h"
 
 namespace molt {
@@ -29,6 +30,12 @@ Command prepare_command() {
             arguments.option("--threads", options->threads, "CPU threads, 0 for every core");
             return [options] {
               PrepareConfig config;
+              check_configuration_file(
+                  options->config,
+                  {.data = concat("data goes to --input: molt prepare --input ", options->config,
+                                  " --tokenizer MODEL --output FOLDER"),
+                   .model = "data goes to --input and a model to --tokenizer: molt prepare --input FILE --tokenizer MODEL "
+                            "--output FOLDER"});
               const ConfigVisitor::Visit visit = [&](ConfigVisitor& v) { config.visit(v); };
               if (!options->config.empty())
                 read_config(options->config, options->set, visit);

@@ -3,6 +3,7 @@
 #include <iostream>
 
 #include "base/error.h"
+#include "cli/configuration_file.h"
 #include "data/batch_text.h"
 #include "distill/run_training.h"
 #include "formats/hugging_face.h"
@@ -70,10 +71,15 @@ void show_batch(const fs::path& model, const std::string& source, std::int64_t s
     batches = saved_step(source);
   } else {
     TrainConfig config;
-    if (fs::is_directory(source))
+    if (fs::is_directory(source)) {
       config.data.path = source;
-    else
+    } else {
+      check_configuration_file(source,
+                               {.data = concat("prepare data and show its folder: molt prepare --input ", source, " --tokenizer ",
+                                               model.string(), " --output DATA, molt inspect ", model.string(), " --batch DATA"),
+                                .model = "expected batches that a run saved end in .safetensors"});
       config = load_config<TrainConfig>(source);
+    }
     batches = drawn_step(config, tokenizer, read_model_config(model).vocabulary, source, step);
   }
   for (std::size_t i = 0; i < batches.size(); ++i) {

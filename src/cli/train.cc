@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "cli/commands.h"
+#include "cli/configuration_file.h"
 #include "cli/options.h"
 #include "cli/version.h"
 #include "distill/run_training.h"
@@ -18,6 +19,11 @@ struct Options {
 };
 
 int run(const Options& options) {
+  check_configuration_file(
+      options.config,
+      {.data = concat("prepare data (molt prepare --input ", options.config,
+                      " --tokenizer MODEL --output DATA) and name its folder there: data: {path: DATA}"),
+       .model = concat("name a model there: model: {pretrained: {path: ", options.config, "}}, or a run's own config.yaml")});
   auto config = load_config<TrainConfig>(options.config, options.set);
   if (!options.compute.device_name.empty()) config.device = options.compute.device_name;
   if (!options.compute.dtype_name.empty()) config.dtype = options.compute.dtype_name;

@@ -28,6 +28,7 @@ def folder(tmp_path_factory):
     (folder / "no-layers/config.json").write_text(json.dumps(config))
     (folder / "empty.jsonl").write_text("")
     (folder / "no-field.jsonl").write_text('{"words": "a"}\n')
+    (folder / "data.jsonl").write_text('{"text": "a b c"}\n')
     (folder / "wrong-key.yaml").write_text("training:\n  stepz: 5\n")
     return folder
 
@@ -48,6 +49,15 @@ MISTAKES = [
     ("evaluate TEACHER --task gsm8k --data no-field.jsonl --output out", "no-field.jsonl:1: answer: missing"),
     ("logits TEACHER --input absent.jsonl --output out", "absent.jsonl: cannot open"),
     ("train wrong-key.yaml", 'wrong-key.yaml:2: training.stepz: unknown key (did you mean "steps"?)'),
+    ("prepare data.jsonl", "data.jsonl: found data, expected a YAML file; data goes to --input: molt prepare --input data.jsonl"),
+    ("prepare data.jsonl.gz", "data.jsonl.gz: found data, expected a YAML file; data goes to --input"),
+    ("prepare TEACHER", "found a folder, expected a YAML file; data goes to --input and a model to --tokenizer"),
+    ("train data.jsonl", "name its folder there: data: {path: DATA}"),
+    ("train TEACHER", "found a folder, expected a YAML file; name a model there: model: {pretrained: {path: "),
+    ("train truncated/model.safetensors", "truncated/model.safetensors: found weights, expected a YAML file; name a model there"),
+    ("distill data.jsonl --dry-run", "data.jsonl: found data, expected a YAML file; prepare data (molt prepare"),
+    ("distill TEACHER", "found a folder, expected a YAML file; name the teacher there: teacher: {pretrained: {path: "),
+    ("inspect TEACHER --batch data.jsonl", "data.jsonl: found data, expected a YAML file; prepare data and show its folder: molt prepare --input data.jsonl"),
     ("prepare --input empty.jsonl --tokenizer TEACHER --output shards", "the input holds no sample"),
 ]
 
