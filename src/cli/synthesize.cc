@@ -70,6 +70,8 @@ Command synthesize_command() {
             arguments.option("--distractors", options->distractors, "Statements that do not matter, A-B");
             arguments.option("--distractor-tokens", options->config.distractor_tokens,
                              "About this many tokens of such statements instead (0 to 4000)");
+            arguments.option("--distractor-tokens-min", options->config.distractor_tokens_min,
+                             "From so many up to --distractor-tokens, each doubling alike; 0: always --distractor-tokens");
             arguments.choice("--split", options->config.split, {"train", "test", "all"}, "No problem of one is in the other");
             arguments.choice("--form", options->config.form, {"traces", "prose"},
                              "With worked solutions, or as plain prose without any");

@@ -186,6 +186,8 @@ std::vector<DataPart> open_data(const DataConfig& config, std::shared_ptr<const 
   const auto open = [&](const std::string& path, const std::optional<SyntheticConfig>& synthetic, const std::string& at) {
     const std::shared_ptr<const SampleStream> stream = packing::open_one(path, synthetic, tokenizer, at);
     if (config.learn == "all") return stream;
+    require(!synthetic || synthetic->questions == 1, at, ": learn: found ", config.learn, " beside ",
+            synthetic ? synthetic->questions : 0, " questions of a text, expected all");
     require(tokenizer != nullptr, at, ": learn: ", config.learn, ": found no tokenizer.json, expected one that knows the text ",
             "which ends the reasoning");
     const std::string end = config.reasoning_end.empty() ? (synthetic ? "answer :" : "</think>") : config.reasoning_end;

@@ -109,11 +109,31 @@ class Synthetic : public SampleStream {
   std::int64_t tokens() const override { return 0; }
   PackedBatch::Sample at(std::int64_t index) const override {
     const Problem problem = make_problem(config_, static_cast<std::uint64_t>(index));
-    return problem.completion.empty() ? text_sample(*tokenizer_, problem.prompt)
-                                      : completion_sample(*tokenizer_, problem.prompt, problem.completion);
+    if (problem.completion.empty()) return text_sample(*tokenizer_, problem.prompt);
+    if (problem.further.empty()) return completion_sample(*tokenizer_, problem.prompt, problem.completion);
+    return conversation(problem);
   }
 
  private:
+  // Solutions are learned and questions are not; the text ends once, behind the last solution.
+  PackedBatch::Sample conversation(const Problem& problem) const {
+    PackedBatch::Sample sample{tokenizer_->encode(problem.prompt), {}};
+    sample.weights.assign(sample.tokens.size(), 0.0f);
+    const auto append = [&](const std::string& text, float weight) {
+      const auto tokens = tokenizer_->encode(text, /*add_special_tokens=*/false);
+      sample.tokens.insert(sample.tokens.end(), tokens.begin(), tokens.end());
+      sample.weights.resize(sample.tokens.size(), weight);
+    };
+    append(problem.completion, 1.0f);
+    for (const Problem::Turn& turn : problem.further) {
+      append(turn.question, 0.0f);
+      append(turn.solution, 1.0f);
+    }
+    sample_streams::append_eos(*tokenizer_, sample);
+    sample.weights.resize(sample.tokens.size(), 1.0f);
+    return sample;
+  }
+
   SyntheticConfig config_;
   std::shared_ptr<const Tokenizer> tokenizer_;
 };

@@ -162,6 +162,83 @@ TEST(Synthetic, DistractorsFillTheirTokenBudget) {
   }
 }
 
+TEST(Synthetic, DistractorTokensAreSpreadOverDoublings) {
+  SyntheticConfig config;
+  config.distractor_tokens_min = 16;
+  config.distractor_tokens = 1024;
+  int above = 0;
+  for (std::uint64_t i = 0; i < 300; ++i) {
+    const Problem problem = make_problem(config, i);
+    const Reading reading = read(problem.prompt);
+    EXPECT_EQ(std::to_string(reading.value(reading.asked)), problem.answer);
+    above += problem.distance > 128;
+  }
+  EXPECT_GT(above, 100);  // half of them have more than 128 such tokens, most of these before a needed statement
+  EXPECT_LT(above, 200);
+}
+
+// What a solution says of whom: "kim = 3 . jan = 3 * 2 = 6 . answer : 6" is of kim and jan.
+std::set<std::string> solved(const std::string& solution) {
+  const std::vector<std::string> words = split(solution);
+  std::set<std::string> names;
+  for (std::size_t at = 0; at + 1 < words.size(); ++at) {
+    if (words[at + 1] == "=" && std::isalpha(static_cast<unsigned char>(words[at][0]))) names.insert(words[at]);
+  }
+  return names;
+}
+
+TEST(Synthetic, EveryQuestionOfATextIsAnsweredFromFactsOfItsOwn) {
+  SyntheticConfig config;
+  config.questions = 16;
+  config.distractor_tokens = 300;
+  for (std::uint64_t i = 0; i < 40; ++i) {
+    const Problem problem = make_problem(config, i);
+    ASSERT_EQ(problem.further.size(), 15u);
+    std::vector<Problem::Turn> turns = problem.further;
+    turns.insert(turns.begin(), {"", problem.completion});
+    std::size_t last = 0;  // token behind the statements
+    for (const auto& [key, statement] : read(problem.prompt).world) last = std::max(last, statement.end);
+    std::string facts;
+    const std::vector<std::string> tokens = split(problem.prompt);
+    for (std::size_t at = 0; at < last; ++at) facts += tokens[at] + " ";
+    std::int64_t total = count_tokens(problem.prompt);
+    std::set<std::pair<std::string, std::string>> used;  // names with items
+    for (const auto& [question, solution] : turns) {
+      const Reading reading = read(question.empty() ? problem.prompt : facts + question);
+      EXPECT_TRUE(check_answer(solution, std::to_string(reading.value(reading.asked)))) << facts << question << solution;
+      for (const std::string& name : solved(solution))
+        EXPECT_TRUE(used.emplace(name, reading.asked.second).second) << name << " serves two questions";
+      total += count_tokens(question) + count_tokens(solution);
+    }
+    EXPECT_EQ(problem.tokens, total);
+  }
+}
+
+TEST(Synthetic, NoQuestionOfATextIsOfTheOtherSplit) {
+  SyntheticConfig config;
+  config.steps_max = 2;
+  std::set<std::string> tested;
+  config.split = "test";
+  for (std::uint64_t i = 0; i < 400; ++i) {
+    const Reading reading = read(make_problem(config, i).prompt);
+    tested.insert(reading.expression(reading.asked));
+  }
+  config.split = "train";
+  config.questions = 4;
+  for (std::uint64_t i = 0; i < 400; ++i) {
+    const Problem problem = make_problem(config, i);
+    const Reading reading = read(problem.prompt);
+    for (const Problem::Turn& turn : problem.further) {
+      const std::vector<std::string> asked = split(turn.question);
+      const auto asks = [&](const std::string& word) { return std::count(asked.begin(), asked.end(), word) > 0; };
+      for (const auto& [key, statement] : reading.world) {
+        if (!asks(key.first) || !(asks(key.second) || asks(key.second + "s"))) continue;
+        EXPECT_FALSE(tested.contains(reading.expression(key))) << reading.expression(key);
+      }
+    }
+  }
+}
+
 TEST(Synthetic, DistanceCountsTokensBehindTheFarthestNeededStatement) {
   SyntheticConfig config;
   config.distractors_min = 2;
@@ -304,6 +381,12 @@ TEST(Synthetic, ValuesOutOfRangeAreNamed) {
   config = {};
   config.distractor_tokens = 5000;
   expect_error(config, "distractor_tokens: found 5000");
+  config.distractor_tokens = 100;
+  config.distractor_tokens_min = 101;
+  expect_error(config, "distractor_tokens_min: found 101, expected a number from 0 to 100");
+  config = {};
+  config.questions = 17;
+  expect_error(config, "questions: found 17, expected a number from 1 to 16");
   config = {};
   config.split = "test";
   config.steps_min = config.steps_max = 1;

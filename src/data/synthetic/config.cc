@@ -21,8 +21,13 @@ void SyntheticConfig::visit(ConfigVisitor& v) {
   v.field("distractors_min", distractors_min, "Fewest statements that the answer does not need");
   v.field("distractors_max", distractors_max, "Most statements that the answer does not need");
   v.field("distractor_tokens", distractor_tokens, "Tokens of such statements instead, at most 4096; 0: the range above");
+  v.field("distractor_tokens_min", distractor_tokens_min,
+          "Fewest of these tokens: so many are drawn up to distractor_tokens, each doubling alike; 0: distractor_tokens always");
   v.field("items", items,
           "Kinds of things that distractors speak of, the asked one included; more are used once all names have one");
+  v.field("questions", questions,
+          "Questions that a training text asks and solves one after another, each about facts of its own, 1 to 16; a task asks "
+          "the first");
   v.field("numbers_max", numbers_max, "Largest number in a problem, 9 to 9999; the smallest is 0");
   v.field("operands_max", operands_max, "Largest number that a statement gives outright");
   v.field("phrasings", phrasings, "Phrasings used of each relation and of the question, 1 to 6");
@@ -46,6 +51,8 @@ void SyntheticConfig::check(const std::string& place) const {
   within("distractors_min", distractors_min, 0, 500);
   within("distractors_max", distractors_max, distractors_min, 500);
   within("distractor_tokens", distractor_tokens, 0, 4096);
+  within("distractor_tokens_min", distractor_tokens_min, 0, distractor_tokens);
+  within("questions", questions, 1, synthetic::most_questions);
   within("items", items, 1, static_cast<std::int64_t>(synthetic::items().size()));
   within("numbers_max", numbers_max, 9, 9999);
   within("operands_max", operands_max, 1, numbers_max);

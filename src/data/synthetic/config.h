@@ -19,8 +19,10 @@ struct SyntheticConfig {
 
   std::int64_t distractors_min = 0;
   std::int64_t distractors_max = 3;
-  std::int64_t distractor_tokens = 0;  // > 0 replaces the two above
+  std::int64_t distractor_tokens = 0;      // > 0 replaces the two above
+  std::int64_t distractor_tokens_min = 0;  // > 0: of a range that is drawn from log-uniformly
   std::int64_t items = 1;
+  std::int64_t questions = 1;  // of one text, each about quantities of its own
 
   std::int64_t numbers_max = 99;
   std::int64_t operands_max = 20;

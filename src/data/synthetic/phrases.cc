@@ -130,9 +130,9 @@ void append_question(std::string& text, const Quantity& target, std::int64_t phr
   phrase_tables::append_filled(text, question_phrasings()[static_cast<std::size_t>(phrasing)], holes);
 }
 
-void append_solution(std::string& text, const World& world) {
+void append_solution(std::string& text, const World& world, const Chain& chain) {
   using phrase_tables::append_number;
-  for (int i = 0; i < world.needed; ++i) {
+  for (int i = chain.begin; i < chain.end; ++i) {
     const Quantity& x = world.quantities[static_cast<std::size_t>(i)];
     text += ' ';
     text += names()[static_cast<std::size_t>(x.name)];
@@ -152,7 +152,7 @@ void append_solution(std::string& text, const World& world) {
     text += " .";
   }
   text += " answer : ";
-  append_number(text, world.target().value);
+  append_number(text, world.target(chain).value);
 }
 
 }  // namespace molt::synthetic

@@ -26,6 +26,6 @@ Phrasings question_phrasings();  // of A and J alone
 void append_statement(std::string& text, const World& world, const Quantity& quantity, std::int64_t phrasing);
 void append_question(std::string& text, const Quantity& target, std::int64_t phrasing);
 // Appends the worked chain, " hal = 2 . jan = 2 - 2 = 0 . answer : 0": every step restates the numbers it needs.
-void append_solution(std::string& text, const World& world);
+void append_solution(std::string& text, const World& world, const Chain& chain);
 
 }  // namespace molt::synthetic

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -29,18 +30,33 @@ World draw_graph(const SyntheticConfig& config, Random& random, std::uint64_t& h
        " steps with numbers up to ", config.operands_max, ", expected more steps or a larger operands_max");
 }
 
+// All questions of a problem in one world, each of a graph of the split; the first one's hash goes to `hash`.
+World draw_world(const SyntheticConfig& config, Random& random, std::uint64_t& hash) {
+  World world = draw_graph(config, random, hash);
+  std::uint64_t further = 0;
+  for (std::int64_t i = 1; i < config.questions; ++i) synthetic::append_graph(world, draw_graph(config, random, further));
+  return world;
+}
+
+// How many tokens of distractors a problem has.
+std::int64_t draw_distractor_tokens(const SyntheticConfig& config, Random& random) {
+  if (config.distractor_tokens_min == 0) return config.distractor_tokens;
+  const double low = static_cast<double>(config.distractor_tokens_min), high = static_cast<double>(config.distractor_tokens);
+  return std::llround(low * std::pow(high / low, random.uniform()));
+}
+
 // One statement a quantity, and how many tokens it has.
 struct Statement {
   std::string text;
   std::int64_t tokens = 0;
-  bool needed = false;
+  bool needed = false;  // by the first question
 };
 
 Statement tell(const World& world, std::size_t index, const SyntheticConfig& config, Random& random) {
   Statement statement;
   synthetic::append_statement(statement.text, world, world.quantities[index], random.below(config.phrasings));
   statement.tokens = count_tokens(statement.text);
-  statement.needed = index < static_cast<std::size_t>(world.needed);
+  statement.needed = index < static_cast<std::size_t>(world.chains.front().end);
   return statement;
 }
 
@@ -52,7 +68,8 @@ std::vector<Statement> tell_world(World& world, const SyntheticConfig& config, R
   for (std::size_t i = 0; i < world.quantities.size(); ++i) statements.push_back(tell(world, i, config, random));
 
   const bool by_tokens = config.distractor_tokens > 0;
-  std::int64_t left = by_tokens ? config.distractor_tokens : random.between(config.distractors_min, config.distractors_max);
+  std::int64_t left =
+      by_tokens ? draw_distractor_tokens(config, random) : random.between(config.distractors_min, config.distractors_max);
   while (left > 0 && synthetic::add_distractor(world, config, entities, random)) {
     Statement statement = tell(world, world.quantities.size() - 1, config, random);
     left -= by_tokens ? statement.tokens : 1;
@@ -66,6 +83,13 @@ std::vector<Statement> tell_world(World& world, const SyntheticConfig& config, R
   return statements;
 }
 
+Problem::Turn ask(const World& world, const synthetic::Chain& chain, const SyntheticConfig& config, Random& random) {
+  Problem::Turn turn{" ", ""};
+  synthetic::append_question(turn.question, world.target(chain), random.below(config.phrasings));
+  synthetic::append_solution(turn.solution, world, chain);
+  return turn;
+}
+
 }  // namespace problem_parts
 
 Problem make_problem(const SyntheticConfig& config, std::uint64_t index) {
@@ -73,11 +97,11 @@ Problem make_problem(const SyntheticConfig& config, std::uint64_t index) {
   config.check();
   Random random(derive_seed(static_cast<std::uint64_t>(config.seed), "synthetic", index));
   Problem problem;
-  World world = draw_graph(config, random, problem.graph);
+  World world = draw_world(config, random, problem.graph);
   const std::vector<Statement> statements = tell_world(world, config, random);
   problem.id = concat(config.split, "-", config.seed, "-", index);
   problem.steps = world.steps;
-  problem.distractors = static_cast<std::int64_t>(world.quantities.size()) - world.needed;
+  problem.distractors = static_cast<std::int64_t>(world.quantities.size()) - world.needed();
 
   std::int64_t since_needed = -1;  // tokens behind the first needed statement, once it has come
   for (const Statement& statement : statements) {
@@ -93,12 +117,17 @@ Problem make_problem(const SyntheticConfig& config, std::uint64_t index) {
   if (config.form == "prose") return problem;
 
   problem.distance = since_needed;
-  const std::size_t question = problem.prompt.size();
-  problem.prompt += ' ';
-  synthetic::append_question(problem.prompt, world.target(), random.below(config.phrasings));
-  synthetic::append_solution(problem.completion, world);
-  problem.answer = std::to_string(world.target().value);
-  problem.tokens += count_tokens(std::string_view(problem.prompt).substr(question)) + count_tokens(problem.completion);
+  for (const synthetic::Chain& chain : world.chains) {
+    Problem::Turn turn = ask(world, chain, config, random);
+    problem.tokens += count_tokens(turn.question) + count_tokens(turn.solution);
+    if (problem.answer.empty()) {
+      problem.prompt += turn.question;
+      problem.completion = std::move(turn.solution);
+      problem.answer = std::to_string(world.target(chain).value);
+    } else {
+      problem.further.push_back(std::move(turn));
+    }
+  }
   return problem;
 }
 

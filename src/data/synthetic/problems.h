@@ -18,14 +18,20 @@
 namespace molt {
 
 struct Problem {
+  // Another question about the same text; both parts begin with a space.
+  struct Turn {
+    std::string question, solution;
+  };
+
   std::string id;                // "train-7-42": split, seed, index
   std::string prompt;            // statements and the question; the statements alone for prose
   std::string completion;        // begins with a space, so that prompt + completion is the whole text; empty for prose
   std::string answer;            // the final number; empty for prose
+  std::vector<Turn> further;     // what is asked and solved behind the completion; figures below leave it out but for tokens
   std::int64_t steps = 0;        // dependent steps: quantities to be computed, the answer included
   std::int64_t distance = 0;     // tokens between the needed statement farthest from the question and the question; 0 for prose
   std::int64_t distractors = 0;  // statements that the answer does not need
-  std::int64_t tokens = 0;       // count_tokens of prompt and completion
+  std::int64_t tokens = 0;       // count_tokens of prompt, completion and what is asked further
   std::uint64_t graph = 0;       // hash of the needed graph without its names; decides the split
 };
 
@@ -34,7 +40,7 @@ struct Problem {
 Problem make_problem(const SyntheticConfig& config, std::uint64_t index);
 
 // One record of a JSONL file: {"id", "prompt", "completion", "answer", "steps", "distance", "distractors", "graph"} with the hash
-// as 16 hexadecimal digits; {"id", "text", "steps", "distractors", "graph"} for prose.
+// as 16 hexadecimal digits; {"id", "text", "steps", "distractors", "graph"} for prose. The first question alone.
 OrderedJson to_json(const Problem& problem);
 
 // Tokens of a text where each word, each digit and each other mark is one: what a word-level tokenizer makes of these problems.

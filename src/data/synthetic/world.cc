@@ -183,15 +183,27 @@ World make_graph(const SyntheticConfig& config, Random& random) {
   std::vector<int> place(quantities.size(), -1);
   world.quantities.reserve(quantities.size() + 4);
   append_chain(static_cast<int>(quantities.size()) - 1, quantities, place, world.quantities);
-  world.needed = static_cast<int>(world.quantities.size());
+  world.chains = {{0, static_cast<int>(world.quantities.size())}};
   return world;
+}
+
+void append_graph(World& world, const World& other) {
+  const int begin = static_cast<int>(world.quantities.size());
+  for (Quantity x : other.quantities) {
+    for (int& operand : x.operands) {
+      if (operand >= 0) operand += begin;
+    }
+    world.quantities.push_back(x);
+  }
+  world.chains.push_back({begin, static_cast<int>(world.quantities.size())});
 }
 
 std::uint64_t graph_hash(const World& world) {
   using world_parts::mix;
   std::array<std::uint64_t, world_parts::most_quantities> hashes{};
-  MOLT_CHECK(static_cast<std::size_t>(world.needed) <= hashes.size(), "a graph of ", world.needed, " quantities");
-  for (int i = 0; i < world.needed; ++i) {
+  const int needed = world.chains.front().end;
+  MOLT_CHECK(static_cast<std::size_t>(needed) <= hashes.size(), "a graph of ", needed, " quantities");
+  for (int i = 0; i < needed; ++i) {
     const Quantity& x = world.quantities[static_cast<std::size_t>(i)];
     std::array<std::uint64_t, 2> operands{};
     for (std::size_t side = 0; side < 2; ++side) {
@@ -203,7 +215,7 @@ std::uint64_t graph_hash(const World& world) {
     for (const std::uint64_t operand : operands) hash = mix(hash, operand);
     hashes[static_cast<std::size_t>(i)] = hash;
   }
-  return hashes[static_cast<std::size_t>(world.needed - 1)];
+  return hashes[static_cast<std::size_t>(needed - 1)];
 }
 
 Entities::Entities(Random& random) : items_(items().size()) {
@@ -216,7 +228,17 @@ void Entities::add_item(int item) {
   for (std::size_t name = 0; name < names().size(); ++name) free_.push_back({static_cast<int>(name), item});
 }
 
+void Entities::use_one_item(std::int64_t count) {
+  if (std::ssize(free_) >= count) return;
+  aside_.insert(aside_.end(), free_.begin(), free_.end());
+  free_.clear();
+  MOLT_CHECK(used_items_ < items_.size(), "more questions than kinds of things");
+  add_item(items_[used_items_++]);
+}
+
 void Entities::use_items(std::int64_t items) {
+  free_.insert(free_.end(), aside_.begin(), aside_.end());
+  aside_.clear();
   while (used_items_ < static_cast<std::size_t>(items) && used_items_ < items_.size()) add_item(items_[used_items_++]);
 }
 
@@ -230,7 +252,10 @@ bool Entities::draw(Quantity& quantity, Random& random) {
 }
 
 void name_needed(World& world, Entities& entities, Random& random) {
-  for (Quantity& quantity : world.quantities) entities.draw(quantity, random);
+  for (const Chain& chain : world.chains) {
+    entities.use_one_item(chain.end - chain.begin);
+    for (int i = chain.begin; i < chain.end; ++i) entities.draw(world.quantities[static_cast<std::size_t>(i)], random);
+  }
 }
 
 bool add_distractor(World& world, const SyntheticConfig& config, Entities& entities, Random& random) {

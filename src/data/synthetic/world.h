@@ -10,6 +10,7 @@
 namespace molt::synthetic {
 
 inline constexpr std::int64_t most_steps = 12;
+inline constexpr std::int64_t most_questions = 16;  // one kind of thing each, at worst
 inline constexpr std::int64_t largest_factor = 5;   // of "times as many"
 inline constexpr std::int64_t largest_divisor = 3;  // of "half as many", "a third as many"
 
@@ -36,21 +37,30 @@ struct Quantity {
   int item = 0;  // index into items()
 };
 
-struct World {
-  // The needed quantities in the order of the worked chain (depth first from the target, operands as they are named), the target
-  // last of them; then the distractors. Every (name, item) pair is defined once, so every question has one answer.
-  std::vector<Quantity> quantities;
-  int needed = 0;
-  std::int64_t steps = 0;  // needed quantities that are not given
-
-  const Quantity& target() const { return quantities[static_cast<std::size_t>(needed - 1)]; }
+// What a question needs: the quantities [begin, end) of a world in the order of the worked chain (depth first from the target,
+// operands as they are named), the target last.
+struct Chain {
+  int begin = 0, end = 0;
 };
 
-// The needed quantities, with neither names nor items yet.
-World make_graph(const SyntheticConfig& config, Random& random);
+struct World {
+  // The quantities that questions need, then the distractors. Every (name, item) pair is defined once, so every question has one
+  // answer.
+  std::vector<Quantity> quantities;
+  std::vector<Chain> chains;  // one a question, end to end from 0
+  std::int64_t steps = 0;     // of the first question: needed quantities that are not given
 
-// A hash of what the target computes: relations, constants and structure, without names, items, distractors or the order of a
-// sum's operands. Worlds that differ by renaming alone have equal hashes; so have a shared quantity and two equal copies of it.
+  int needed() const { return chains.back().end; }
+  const Quantity& target(const Chain& chain) const { return quantities[static_cast<std::size_t>(chain.end - 1)]; }
+};
+
+// A world of one question, with neither names nor items yet.
+World make_graph(const SyntheticConfig& config, Random& random);
+// Adds the question of another world without distractors behind those of `world`.
+void append_graph(World& world, const World& other);
+
+// A hash of what the first target computes: relations, constants and structure, without names, items, distractors or the order of
+// a sum's operands. Worlds that differ by renaming alone have equal hashes; so have a shared quantity and two equal copies of it.
 std::uint64_t graph_hash(const World& world);
 
 // Whether a graph is one of the test split: a function of its hash alone, one in sixteen.
@@ -62,6 +72,8 @@ inline bool is_test_graph(std::uint64_t hash) {
 class Entities {
  public:
   explicit Entities(Random& random);
+  // The next `count` draws, at most as many as there are names, are of one kind of thing.
+  void use_one_item(std::int64_t count);
   // Pairs of any of the world's first `items` kinds of things may be drawn from here on.
   void use_items(std::int64_t items);
   // Draws a free pair into the quantity; widens to another kind of thing once none is left. False when all are taken.
@@ -72,9 +84,10 @@ class Entities {
   std::vector<int> items_;  // the world's kinds of things in their random order
   std::size_t used_items_ = 0;
   std::vector<std::array<int, 2>> free_;
+  std::vector<std::array<int, 2>> aside_;  // free too, and not drawn before use_items()
 };
 
-// Names the needed quantities, all of one item.
+// Names the needed quantities, all of a question of one item.
 void name_needed(World& world, Entities& entities, Random& random);
 // Appends a quantity that the target does not depend on, given or derived from others of its item; false when no name is left.
 bool add_distractor(World& world, const SyntheticConfig& config, Entities& entities, Random& random);
