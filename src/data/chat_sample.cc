@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "base/trim.h"
 
 namespace molt {
 
@@ -14,12 +15,6 @@ namespace chat_samples {
 struct Range {
   std::size_t begin, end;
 };
-
-std::string trimmed(const std::string& text) {
-  const std::size_t begin = text.find_first_not_of(" \t\r\n");
-  if (begin == std::string::npos) return "";
-  return text.substr(begin, text.find_last_not_of(" \t\r\n") + 1 - begin);
-}
 
 std::string text_member(const OrderedJson& message, const char* key) {
   const auto found = message.find(key);

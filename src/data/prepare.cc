@@ -13,6 +13,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/progress.h"
+#include "base/trim.h"
 #include "data/line_sample.h"
 #include "data/records.h"
 #include "data/sample_stream.h"
@@ -58,10 +59,6 @@ Tokenized tokenize(const Records::Record& line, const fs::path& file, const Line
   } catch (const UserError& error) {
     return {{}, error.what()};
   }
-}
-
-bool is_blank(std::string_view text) {
-  return text.find_first_not_of(" \t\r") == std::string_view::npos;
 }
 
 // What is known of a folder so far; written after each shard, so that a killed run goes on behind the last whole one.

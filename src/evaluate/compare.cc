@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/progress.h"
+#include "base/trim.h"
 #include "data/sample_stream.h"
 #include "formats/safetensors.h"
 
@@ -40,7 +41,7 @@ std::vector<Sequence> read_sequences(const fs::path& path, const Tokenizer* toke
   std::vector<Sequence> sequences;
   LineReader reader(path);
   for (std::string_view line; reader.next(line);) {
-    if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+    if (is_blank(line)) continue;
     const std::string place = reader.place();
     const Json object = parse_json(line, place);
     require(object.is_object(), place, ": found no object, expected {\"tokens\": […]}");

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "base/trim.h"
 #include "evaluate/answer/answer.h"
 
 namespace molt {
@@ -30,18 +31,13 @@ std::string without_extra_space(const std::string& text) {
 // A completion as the assistant's message: its thinking apart.
 OrderedJson assistant(const std::string& completion) {
   constexpr std::string_view open = "<think>", close = "</think>";
-  const auto trim = [](std::string text) {
-    text.erase(0, std::min(text.size(), text.find_first_not_of(" \n\r\t")));
-    text.erase(text.find_last_not_of(" \n\r\t") + 1);
-    return text;
-  };
-  OrderedJson message{{"role", "assistant"}, {"content", trim(strip_thinking(completion))}};
+  OrderedJson message{{"role", "assistant"}, {"content", trimmed(strip_thinking(completion))}};
   const auto end = completion.rfind(close);
   if (end == std::string::npos) return message;
   std::string thought = completion.substr(0, end);
   const auto begin = thought.find(open);
   if (begin != std::string::npos) thought.erase(0, begin + open.size());
-  message["reasoning_content"] = trim(std::move(thought));
+  message["reasoning_content"] = trimmed(thought);
   return message;
 }
 

@@ -2,18 +2,11 @@
 #include <array>
 #include <string>
 
+#include "base/trim.h"
 #include "evaluate/answer/answer.h"
 
 namespace molt {
 namespace extraction {
-
-constexpr std::string_view kSpace = " \t\n\r";
-
-std::string trimmed(std::string_view text) {
-  const auto first = text.find_first_not_of(kSpace);
-  if (first == std::string_view::npos) return "";
-  return std::string(text.substr(first, text.find_last_not_of(kSpace) - first + 1));
-}
 
 std::string lower(std::string_view text) {
   std::string result(text);
@@ -95,7 +88,7 @@ std::string boxed_answer(std::string_view text) {
         continue;
       }
       if (text[j] == '{') ++depth;
-      if (text[j] == '}' && --depth == 0) return extraction::trimmed(text.substr(i + 1, j - i - 1));
+      if (text[j] == '}' && --depth == 0) return trimmed(text.substr(i + 1, j - i - 1));
     }
     if (at == 0) return "";
     from = at - 1;

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/trim.h"
 
 namespace molt::tasks {
 namespace records {
@@ -59,7 +60,7 @@ std::int64_t each_line(const fs::path& path, std::int64_t limit, const UseRecord
   LineReader reader(path);
   std::int64_t index = 0;
   for (std::string_view line; (limit == 0 || index < limit) && reader.next(line);) {
-    if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+    if (is_blank(line)) continue;
     const Json object = parse_json(line, reader.place());
     require(object.is_object(), reader.place(), ": found no object, expected one a line");
     use(object, reader.place(), index++);
