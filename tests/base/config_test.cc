@@ -2,7 +2,8 @@
 
 #include <cmath>
 
-#include "base/temporary_folder.h"
+#include "support/error_of.h"
+#include "support/temporary_folder.h"
 
 namespace molt::config_test {
 
@@ -136,15 +137,10 @@ TEST(Config, NamesFoundAndExpected) {
   EXPECT_EQ(parse_error("- 3"), "recipe.yaml:1: found a list, expected a section of keys and values");
 }
 
-class Includes : public testing_base::TemporaryFolder {
+class Includes : public FolderTest {
  protected:
   std::string error(const std::string& file) {
-    try {
-      load_config<Recipe>(folder / file);
-    } catch (const UserError& error) {
-      return error.what();
-    }
-    return "";
+    return molt::error_of([&] { load_config<Recipe>(folder / file); });
   }
 };
 
@@ -321,7 +317,7 @@ TEST(Nearest, FindsTyposOnly) {
   EXPECT_EQ(nearest(std::string(100000, 'a'), {"a"}), "");
 }
 
-class ConfigFiles : public testing_base::TemporaryFolder {};
+class ConfigFiles : public FolderTest {};
 
 TEST_F(ConfigFiles, LoadsFiles) {
   const fs::path path = folder / "stage.yaml";

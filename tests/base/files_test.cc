@@ -9,11 +9,23 @@
 #include <fstream>
 #include <thread>
 
-#include "base/temporary_folder.h"
+#include "support/error_of.h"
+#include "support/temporary_folder.h"
 
 namespace molt::files_test {
 
-class Files : public testing_base::TemporaryFolder {};
+class Files : public FolderTest {
+ protected:
+  // The names in the folder, sorted, hidden ones too.
+  std::string names() const {
+    std::vector<std::string> all;
+    for (const auto& entry : fs::directory_iterator(folder)) all.push_back(entry.path().filename().string());
+    std::sort(all.begin(), all.end());
+    std::string text;
+    for (const std::string& name : all) text += (text.empty() ? "" : " ") + name;
+    return text;
+  }
+};
 
 // Files of this process may not grow beyond `bytes` while it lives; what is beyond fails with EFBIG, as a full disk does with
 // ENOSPC.

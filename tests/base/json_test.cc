@@ -2,11 +2,12 @@
 
 #include <nlohmann/json.hpp>
 
-#include "base/temporary_folder.h"
+#include "support/error_of.h"
+#include "support/temporary_folder.h"
 
 namespace molt::json_test {
 
-class JsonFiles : public testing_base::TemporaryFolder {};
+class JsonFiles : public FolderTest {};
 
 std::string parse_error(const std::string& text, const std::string& place = "a.json") {
   return error_of([&] { parse_json(text, place); });

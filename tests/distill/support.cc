@@ -105,13 +105,4 @@ bool same_weights(const Model& a, const Model& b) {
   return true;
 }
 
-Folder::Folder() {
-  std::string pattern = (fs::temp_directory_path() / "molt-distill-XXXXXX").string();
-  folder = mkdtemp(pattern.data());
-}
-
-Folder::~Folder() {
-  fs::remove_all(folder);
-}
-
 }  // namespace molt::distill_test

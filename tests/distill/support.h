@@ -11,6 +11,7 @@
 #include "distill/run_training.h"
 #include "model/model.h"
 #include "support/error_of.h"
+#include "support/temporary_folder.h"
 
 namespace molt::distill_test {
 
@@ -37,11 +38,6 @@ T parse(const std::string& text, const std::string& place = "test.yaml") {
   return config;
 }
 
-class Folder : public testing::Test {
- protected:
-  Folder();
-  ~Folder() override;
-  fs::path folder;
-};
+using Folder = FolderTest;
 
 }  // namespace molt::distill_test

@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "support/error_of.h"
 
 namespace molt {
 namespace compare_tests {
@@ -67,12 +68,7 @@ TEST(Compare, SequencesAreReadAndChecked) {
   const fs::path path = fs::temp_directory_path() / concat("molt-compare-", getpid(), ".jsonl");
   const auto error = [&](const std::string& text) -> std::string {
     write_file(path, text);
-    try {
-      read_sequences(path, nullptr, 10);
-    } catch (const UserError& error) {
-      return error.what();
-    }
-    return "";
+    return molt::error_of([&] { read_sequences(path, nullptr, 10); });
   };
   write_file(path, "{\"tokens\": [1, 2, 9]}\n\n{\"tokens\": [0]}\n");
   const auto tokens = [&](const Tokenizer* tokenizer, std::int64_t vocabulary) {

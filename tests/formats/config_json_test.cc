@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "model/mixers/attention/attention.h"
 #include "model/mixers/mamba/mamba.h"
+#include "support/error_of.h"
 
 namespace molt {
 namespace config_json_test {
@@ -47,12 +48,7 @@ Json without(Json config, const std::string& key) {
 }
 
 std::string error_of(const Json& config) {
-  try {
-    parse_model_config(config, "config.json");
-  } catch (const UserError& error) {
-    return error.what();
-  }
-  return "";
+  return molt::error_of([&] { parse_model_config(config, "config.json"); });
 }
 
 const AttentionConfig& attention(const ModelConfig& model, std::size_t layer) {

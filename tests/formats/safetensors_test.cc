@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "base/error.h"
+#include "support/error_of.h"
 #include "support/temporary_folder.h"
 
 namespace molt {
@@ -193,12 +194,7 @@ class Shards : public Safetensors {
   }
   std::string error_of_index(const std::string& index) {
     write_file(folder_.path() / "model.safetensors.index.json", index);
-    try {
-      SafetensorsFolder::open(folder_.path());
-    } catch (const UserError& error) {
-      return error.what();
-    }
-    return "";
+    return molt::error_of([&] { SafetensorsFolder::open(folder_.path()); });
   }
 };
 

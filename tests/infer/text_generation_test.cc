@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "infer/generate_file.h"
+#include "support/error_of.h"
 #include "support/temporary_folder.h"
 #include "text/word_tokenizer.h"
 #include "tiny_models.h"
@@ -148,12 +149,7 @@ class GenerateFile : public testing::Test {
   GenerateFileResult run(const GenerateFileOptions& with) { return generate_file(tiny(), tiny_tokenizer(), with); }
   std::string error(const std::string& input) {
     write("in.jsonl", input);
-    try {
-      run(options());
-    } catch (const UserError& found) {
-      return found.what();
-    }
-    return "";
+    return molt::error_of([&] { run(options()); });
   }
 
   TemporaryFolder folder;

@@ -7,6 +7,7 @@
 #include "model/mixers/mamba/mamba.h"
 #include "model/model.h"
 #include "model/support.h"
+#include "support/error_of.h"
 
 namespace molt::test {
 
@@ -46,12 +47,7 @@ ModelConfig parse(const std::string& text) {
 }
 
 std::string error_of(const std::string& text) {
-  try {
-    parse(text);
-  } catch (const UserError& error) {
-    return error.what();
-  }
-  return "";
+  return molt::error_of([&] { parse(text); });
 }
 
 TEST(ModelConfig, AcceptsThePublishedFragment) {

@@ -13,6 +13,7 @@
 #include "model/initialise.h"
 #include "model/mixers/attention/attention.h"
 #include "model/support.h"
+#include "support/error_of.h"
 
 namespace molt::test {
 
@@ -117,12 +118,7 @@ struct Conversion {
     return mixer_kind("mamba", "test").from_attention(config, model, *attention, {.seed = 4, .standard_deviation = 0.02});
   }
   std::string error() const {
-    try {
-      convert();
-    } catch (const UserError& error) {
-      return error.what();
-    }
-    return "";
+    return molt::error_of([&] { convert(); });
   }
 };
 

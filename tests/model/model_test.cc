@@ -13,6 +13,7 @@
 #include "model/mixers/attention/attention.h"
 #include "model/mixers/mamba/mamba.h"
 #include "model/support.h"
+#include "support/error_of.h"
 
 namespace molt::test {
 
@@ -303,12 +304,7 @@ TEST(Model, SpecifiesItsCaches) {
 }
 
 std::string error_of(const ModelConfig& config) {
-  try {
-    Model model(config);
-  } catch (const UserError& error) {
-    return error.what();
-  }
-  return "";
+  return molt::error_of([&] { Model model(config); });
 }
 
 TEST(Model, RefusesSettingsThatMakeNoModel) {

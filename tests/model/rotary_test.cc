@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "model/support.h"
+#include "support/error_of.h"
 
 namespace molt::test {
 
@@ -90,12 +91,7 @@ TEST(Rotary, RefusesSettingsThatGiveNoFrequencies) {
   const auto error = [](const RotaryConfig& rotary) -> std::string {
     ModelConfig config = small_config({attention_block()});
     config.rotary = rotary;
-    try {
-      Model model(config);
-    } catch (const UserError& found) {
-      return found.what();
-    }
-    return "";
+    return molt::error_of([&] { Model model(config); });
   };
   RotaryConfig rotary = scaled("yarn");
   EXPECT_EQ(error(rotary), "");

@@ -1,24 +1,18 @@
 // Small run folders as the other commands leave them, written by hand.
 #pragma once
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <string>
 
 #include "base/error.h"
 #include "base/files.h"
 #include "support/error_of.h"
+#include "support/temporary_folder.h"
 
 namespace molt::testing_report {
 
-class RunFolders : public testing::Test {
+class RunFolders : public FolderTest {
  protected:
-  RunFolders() {
-    std::string pattern = (fs::temp_directory_path() / "molt-report-test-XXXXXX").string();
-    folder = mkdtemp(pattern.data());
-  }
-  ~RunFolders() override { fs::remove_all(folder); }
-
   void write(const std::string& name, const std::string& text) const {
     fs::create_directories((folder / name).parent_path());
     write_file(folder / name, text);
@@ -76,8 +70,6 @@ class RunFolders : public testing::Test {
           concat("[", row("teacher", 1024, 900, 1), ",", row("recipe/loo-1", 1024, 990, 1.1), ",", row("teacher", 8192, 400, 1),
                  ",", row("recipe/loo-1", 8192, 600, 1.48), ",", row("recipe/mmr-2/export", 8192, 800, 2.03), "]"));
   }
-
-  fs::path folder;
 };
 
 }  // namespace molt::testing_report

@@ -1,5 +1,7 @@
 // A folder that is there for one test.
 #pragma once
+#include <gtest/gtest.h>
+
 #include <cstdlib>
 #include <string>
 
@@ -10,7 +12,7 @@ namespace molt {
 class TemporaryFolder {
  public:
   TemporaryFolder() {
-    std::string name = (fs::temp_directory_path() / "molt-XXXXXX").string();
+    std::string name = (fs::temp_directory_path() / "molt-test-XXXXXX").string();
     path_ = ::mkdtemp(name.data());
   }
   ~TemporaryFolder() { fs::remove_all(path_); }
@@ -20,6 +22,15 @@ class TemporaryFolder {
 
  private:
   fs::path path_;
+};
+
+// Tests that each begin with an empty folder.
+class FolderTest : public testing::Test {
+ private:
+  TemporaryFolder temporary_;
+
+ protected:
+  const fs::path& folder = temporary_.path();
 };
 
 }  // namespace molt

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "support/error_of.h"
 #include "text/normalizer.h"
 #include "text/pre_tokenizer.h"
 #include "text/unicode.h"
@@ -26,12 +27,7 @@ std::string normalize(const std::string& json, std::string text) {
 }
 
 std::string error_of(const std::string& json) {
-  try {
-    make_pre_tokenizer(Json::parse(json), "test.json");
-  } catch (const UserError& error) {
-    return error.what();
-  }
-  return "";
+  return molt::error_of([&] { make_pre_tokenizer(Json::parse(json), "test.json"); });
 }
 
 std::string regex_split(const std::string& pattern) {

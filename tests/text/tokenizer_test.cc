@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "fixtures.h"
+#include "support/temporary_folder.h"
 
 namespace molt {
 namespace tokenizer_test {
@@ -263,18 +264,10 @@ TEST(Tokenizer, RefusesBrokenFilesInOneLine) {
   EXPECT_NE(error_of(R"({"normalizer":)" + std::string(100'000, '[')).find("nested deeper"), std::string::npos);
 }
 
-class Folder : public ::testing::Test {
+class Folder : public FolderTest {
  protected:
-  void SetUp() override {
-    std::string name = (fs::temp_directory_path() / "molt-tokenizer-XXXXXX").string();
-    ASSERT_NE(mkdtemp(name.data()), nullptr);
-    folder = name;
-    write("tokenizer.json", llama_shape().dump());
-  }
-  void TearDown() override { fs::remove_all(folder); }
+  Folder() { write("tokenizer.json", llama_shape().dump()); }
   void write(const std::string& name, const std::string& text) { std::ofstream(folder / name) << text; }
-
-  fs::path folder;
 };
 
 TEST_F(Folder, NamesTheTokensThatBeginAndEnd) {

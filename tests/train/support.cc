@@ -119,13 +119,10 @@ std::vector<std::string> timeless_metrics(const fs::path& run) {
 RunFolder::RunFolder() : threads_(at::get_num_threads()) {
   set_log_level(LogLevel::warning);
   at::set_num_threads(1);
-  std::string pattern = (fs::temp_directory_path() / "molt-train-XXXXXX").string();
-  folder = mkdtemp(pattern.data());
 }
 
 RunFolder::~RunFolder() {
   at::set_num_threads(threads_);
-  fs::remove_all(folder);
 }
 
 }  // namespace molt::test

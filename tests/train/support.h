@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "support/error_of.h"
+#include "support/temporary_folder.h"
 #include "train/loop.h"
 
 namespace molt::test {
@@ -65,11 +66,10 @@ std::vector<Json> lines_of(const fs::path& path);
 std::vector<std::string> timeless_metrics(const fs::path& run);
 
 // An empty folder and, because the models are tiny, one thread.
-class RunFolder : public testing::Test {
+class RunFolder : public FolderTest {
  protected:
   RunFolder();
   ~RunFolder() override;
-  fs::path folder;
 
  private:
   int threads_;
