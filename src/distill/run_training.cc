@@ -162,7 +162,7 @@ std::unique_ptr<BatchSource> open_source(const DataConfig& data, const std::shar
   return packed_source(std::move(parts), derive_seed(seed, "data"), data);
 }
 
-MemoryPlan plan_run(const TrainConfig& config, RunModels& models) {
+MemoryPlan plan_run(const TrainConfig& config, RunModels& models, const std::string& place) {
   MemoryPlan plan;
   Model& student = *models.student;
   std::set<const void*> counted;  // storage that exists once, however many names it has
@@ -170,8 +170,12 @@ MemoryPlan plan_run(const TrainConfig& config, RunModels& models) {
     return counted.insert(value.const_data_ptr()).second ? static_cast<double>(value.nbytes()) : 0.0;
   };
   const std::unique_ptr<Model> teacher = models.teacher ? models.teacher->share() : nullptr;
-  if (teacher) teacher->visit([&](const std::string&, at::Tensor& value) { plan.teacher += bytes(value); });
-  const std::set<std::string> trained = trained_names(student, config.training.trainable, "training.trainable");
+  if (teacher) {
+    teacher->visit([&](const std::string&, at::Tensor& value) { plan.teacher += value.is_meta() ? 0 : bytes(value); });
+    teacher->visit(ParameterVisitor::of_linears(
+        [&](const std::string&, Linear& linear) { plan.teacher += static_cast<double>(linear.fp8_bytes()); }));
+  }
+  const std::set<std::string> trained = trained_names(student, config.training.trainable, place + ": training.trainable");
   double values = 0;
   student.visit([&](const std::string& name, at::Tensor& value) {
     const bool trains = trained.contains(name);  // and moves to memory of its own
@@ -230,7 +234,7 @@ LoopResult run_training(const TrainConfig& config, RunModels& models, const RunO
   const ExportOptions exported{.max_shard_bytes = shard_bytes(config.shard_size, options.place), .like = models.like};
   std::shared_ptr<const OrderedJson> memory_plan;
   if (own) {
-    const MemoryPlan plan = plan_run(config, models);
+    const MemoryPlan plan = plan_run(config, models, options.place);
     log_info(concat(config.output, ": plans with ", memory_text(plan)));
     memory_plan = std::make_shared<const OrderedJson>(to_json(plan));
   }

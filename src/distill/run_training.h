@@ -48,8 +48,8 @@ std::unique_ptr<Objective> make_objective(const HeadConfig& head, std::shared_pt
 std::unique_ptr<BatchSource> open_source(const DataConfig& data, const std::shared_ptr<const Tokenizer>& tokenizer,
                                          std::int64_t vocabulary, std::uint64_t seed, const std::string& place);
 
-// How much memory a run of these models takes, with the head's objective.
-MemoryPlan plan_run(const TrainConfig& config, RunModels& models);
+// How much memory a run of these models takes, with the head's objective. `place` starts errors.
+MemoryPlan plan_run(const TrainConfig& config, RunModels& models, const std::string& place);
 
 struct RunOptions {
   std::string place;                            // of the configuration, starts errors

@@ -83,11 +83,20 @@ at::Tensor Linear::section_bias(const std::string& section) const {
   return bias.narrow(0, begin, end - begin);
 }
 
+void Linear::share_extras(const Linear& other) {
+  adapters = other.adapters;
+  fp8_ = other.fp8_;
+}
+
 void Linear::to_fp8() {
   MOLT_CHECK(adapters.empty(), "a layer with adapters in eight bits");
   if (fp8_.values.defined() || !ops::has_fp8_linear(weight)) return;
   fp8_ = ops::fp8_rows(weight);
   weight = at::empty(weight.sizes(), weight.options().device(at::kMeta));
+}
+
+std::int64_t Linear::fp8_bytes() const {
+  return fp8_.values.defined() ? static_cast<std::int64_t>(fp8_.values.nbytes() + fp8_.scales.nbytes()) : 0;
 }
 
 void Linear::visit(const std::string& name, const ParameterVisitor& visitor) {

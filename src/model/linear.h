@@ -56,10 +56,17 @@ class Linear {
   // The Linear itself; name.weight, name.bias; and for each adapter name.SECTION.lora_A and .lora_B.
   void visit(const std::string& name, const ParameterVisitor& visitor);
 
+  // Takes the other's adapters and its weight in eight bits, if it has them: what a copy that shares its tensors needs beside
+  // them.
+  void share_extras(const Linear& other);
+
   // Keeps the weight in eight bits from now on (ops/fp8_linear), for layers that are frozen, without adapters and only run
   // forward; `weight` is then on the meta device. Leaves what ops::has_fp8_linear does not take, or is in eight bits already, as
   // it is.
   void to_fp8();
+
+  // Of the weight in eight bits and its scales; 0 where it is not.
+  std::int64_t fp8_bytes() const;
 
   at::Tensor weight;              // (out, in)
   at::Tensor bias;                // (out) or undefined

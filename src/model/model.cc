@@ -161,8 +161,8 @@ std::unique_ptr<Model> Model::share() const {
   std::vector<const Linear*> linears;
   self.visit(ParameterVisitor::of_linears([&](const std::string&, Linear& linear) { linears.push_back(&linear); }));
   std::size_t next_linear = 0;
-  copy->visit(ParameterVisitor::of_linears(
-      [&](const std::string&, Linear& linear) { linear.adapters = linears[next_linear++]->adapters; }));
+  copy->visit(
+      ParameterVisitor::of_linears([&](const std::string&, Linear& linear) { linear.share_extras(*linears[next_linear++]); }));
   std::vector<at::Tensor> tensors;
   self.visit([&](const std::string&, at::Tensor& value) { tensors.push_back(value); });
   std::size_t next = 0;

@@ -63,6 +63,12 @@ TEST_F(RunTraining, ATeacherInEightBitsPredictsAlmostTheSame) {
   const double divergence = (whole.exp() * (whole - rounded)).sum(-1).mean().item<double>();
   EXPECT_GT(divergence, 0);
   EXPECT_LT(divergence, 1e-2);
+
+  RunModels whole_models = open_models(same, "train.yaml"), narrow_models = open_models(narrow, "train.yaml");
+  const MemoryPlan whole_plan = plan_run(same, whole_models, "train.yaml"),
+                   narrow_plan = plan_run(narrow, narrow_models, "train.yaml");
+  EXPECT_LT(narrow_plan.teacher, whole_plan.teacher);
+  EXPECT_GT(narrow_plan.teacher, 0.25 * whole_plan.teacher) << "a quarter of fp32, and embedding, head and scales";
 }
 
 TEST_F(RunTraining, TheStudentSharesTheTeachersStorage) {

@@ -211,6 +211,20 @@ TEST(Model, SharesStorage) {
   EXPECT_TRUE(mamba.D.requires_grad());
 }
 
+TEST(Model, SharesItsWeightsInEightBits) {
+  const c10::NoGradGuard no_grad;
+  ModelConfig config = hybrid_config();
+  config.hidden_size = 32;  // products of eight bits have multiples of 16
+  const auto model = new_model(config);
+  const PackedBatch batch = random_batch({7, 12});
+  const at::Tensor whole = model->forward(batch);
+  model->to_fp8();
+  const at::Tensor narrow = model->forward(batch);
+  ASSERT_GT(difference(narrow, whole), 0) << "none of its projections is large enough";
+  const std::unique_ptr<Model> copy = model->share()->share();
+  EXPECT_TRUE(at::equal(copy->forward(batch), narrow));
+}
+
 TEST(Model, ReplacesAMixer) {
   const auto model = new_model(small_config({attention_block(), attention_block()}));
   const auto other = new_model(small_config({mamba_block()}));
