@@ -14,18 +14,8 @@
 
 namespace molt {
 
-namespace candidate_parts {
-
-ops::LossMix mix(const RankConfig& config) {
-  ops::LossMix mix;
-  (config.distillation_loss_implementation == "reverse_kl" ? mix.reverse_kl : mix.forward_kl) = 1;
-  return mix;
-}
-
-}  // namespace candidate_parts
-
 Lessons::Lessons(const RankConfig& config, std::shared_ptr<const Model> teacher)
-    : teacher_(std::move(teacher)), mix_(candidate_parts::mix(config)) {}
+    : teacher_(std::move(teacher)), mix_(config.divergence.divergence()) {}
 
 void Lessons::add(PackedBatch batch) {
   batches_.push_back(std::move(batch));
@@ -81,8 +71,7 @@ SequenceSums CandidateTraining::divergence(const Model& student) {
   for (std::size_t i = 0; i < held_out_.size(); ++i) {
     throw_if_interrupted();
     const Lessons::Loss loss = held_out_.loss(student, i);
-    const bool reverse = config_.distillation_loss_implementation == "reverse_kl";
-    sums.add(reverse ? loss.result.reverse_kl : loss.result.forward_kl, loss.batch);
+    sums.add(ops::weighted_divergence(loss.result, config_.divergence.divergence()), loss.batch);
   }
   return sums;
 }

@@ -93,8 +93,9 @@ class KlGuided {
 
   TrainConfig student_run(const std::string& output, std::int64_t steps) const {
     TrainConfig run;
-    run.model.base_model.head.distillation_model = "teacher";
-    run.model.base_model.head.distillation_loss_implementation = config_.distillation_loss_implementation;
+    HeadConfig& head = run.model.base_model.head;
+    static_cast<DivergenceConfig&>(head) = config_.divergence;
+    head.distillation_model = "teacher";
     run.data = config_.data;
     run.seed = config_.seed;
     run.output = output;

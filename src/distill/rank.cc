@@ -54,8 +54,7 @@ void RankConfig::visit_settings(ConfigVisitor& v) {
 
 void RankConfig::visit_training(ConfigVisitor& v) {
   v.field("mixer", mixer, "What takes the layer's place, initialised from the teacher's attention");
-  v.choice("distillation_loss_implementation", distillation_loss_implementation, {"reverse_kl", "forward_kl"},
-           "What trains and what is measured");
+  divergence.visit(v);
   if (method == "kl") {
     v.field("match_steps", match_steps, "Training steps before that in which each new mixer is drawn to the teacher's attention");
     v.field("student_steps", student_steps, "Training steps of the student in which every candidate is converted");

@@ -40,6 +40,7 @@
 #include "distill/convert.h"
 #include "evaluate/task.h"
 #include "text/tokenizer.h"
+#include "train/config.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
 
@@ -58,7 +59,7 @@ struct RankConfig {
   TaskConfig task;
   // mmr and kl
   TargetMixerConfig mixer = TargetMixerConfig::of("mamba");
-  std::string distillation_loss_implementation = "reverse_kl";
+  DivergenceConfig divergence;  // that trains and that is measured
   std::int64_t steps = 100, micro_batches = 1;
   OptimizerConfig optimizer;
   ScheduleConfig schedule{.type = "constant", .warmup = 10, .final_fraction = 1.0};

@@ -162,7 +162,7 @@ class RecipeRun {
     log_info(concat(title, ": from ", stage.from, ", ", before, fresh > 0 ? concat(" -> ", stage.mamba_layers) : "",
                     " Mamba layers of ", models.student->config().num_layers(),
                     fresh > 0 ? concat(", chosen by ", stage.choose.method) : "", ", ",
-                    stage.head.distills() ? stage.head.distillation_loss_implementation : "next-token loss",
+                    stage.head.distills() ? stage.head.divergence_name() : "next-token loss",
                     stage.lora ? ", by low-rank adapters" : "", ", ", length_words(stage.training)));
     fs::create_directories(folder(stage.name));
     keep_resolved_config(folder(stage.name), resolved(stage), fs::exists(folder(stage.name) / "config.yaml"));

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "report/text.h"
 
 namespace molt::report {
 
@@ -115,6 +116,16 @@ void add_curve(LayerRanking& ranking, const Json& entry, std::int64_t layer, con
   if (!curve.points.empty()) ranking.curves.push_back(std::move(curve));
 }
 
+// In a resolved configuration. One without a word of it is of reverse KL, the default.
+std::string divergence_of(const std::string& configuration) {
+  const auto says = [&](const char* text) { return configuration.find(text) != std::string::npos; };
+  if (says("distillation_loss_mix:\n")) return "mixed divergence";
+  for (const char* word : {"forward_kl", "jsd"}) {
+    if (says(("distillation_loss_implementation: " + std::string(word)).c_str())) return objective_words(word);
+  }
+  return objective_words("reverse_kl");
+}
+
 std::string measure_of(const LayerRanking& ranking, bool by_accuracy) {
   if (ranking.method == "loo") return by_accuracy ? "accuracy lost (fraction)" : "rise of the loss (nats per token)";
   if (ranking.method == "random" || ranking.method == "uniform" || ranking.method == "list") return "";
@@ -152,9 +163,7 @@ LayerRanking read_ranking(const fs::path& file, const std::string& name) {
     if (a.round != b.round) return a.round > b.round;
     return a.score != b.score ? a.score < b.score : a.layer > b.layer;
   });
-  const auto configuration = get_or<std::string>(json, "configuration", "", place);
-  const bool forward = configuration.find("distillation_loss_implementation: forward_kl") != std::string::npos;
-  ranking.divergence = forward ? "forward KL" : "reverse KL";
+  ranking.divergence = file_parts::divergence_of(get_or<std::string>(json, "configuration", "", place));
   ranking.measure = file_parts::measure_of(ranking, by_accuracy);
   if (!json.contains("baseline")) return ranking;
   const Json& baseline = json["baseline"];

@@ -27,39 +27,21 @@ void DivergenceFactors::visit(ConfigVisitor& v) {
             ": expected factors from 0 up, one of them positive");
 }
 
-void HeadConfig::visit(ConfigVisitor& v) {
-  v.field("distillation_model", distillation_model, "The teacher, a name under reference_models; empty: no distillation");
+void DivergenceConfig::visit(ConfigVisitor& v) {
   v.choice("distillation_loss_implementation", distillation_loss_implementation, {"reverse_kl", "forward_kl", "jsd"},
            "reverse_kl: KL(student || teacher); forward_kl: KL(teacher || student); jsd: the Jensen-Shannon divergence, between");
   v.field("distillation_jsd_beta", distillation_jsd_beta,
           "Of the teacher in the mixture of both that jsd measures from: close to 0 it acts as forward_kl, to 1 as reverse_kl");
   v.field("distillation_loss_mix", distillation_loss_mix, "A weighted sum in place of the one implementation");
-  v.field("distillation_loss_factor", distillation_loss_factor, "Weight of the distillation loss");
   v.field("distillation_temperature", distillation_temperature, "Both models' logits are divided by it");
-  v.field("language_model_loss_factor", language_model_loss_factor,
-          "Weight of next-token cross-entropy; by default 0 with a distillation_model and 1 without");
-  v.field("z_loss_factor", z_loss_factor, "Weight of log(sum of exp(logits))^2, which keeps logits from drifting; 1e-4 is usual");
   if (!v.reading()) return;
-  require(z_loss_factor >= 0, v.place(), ": z_loss_factor: found ", z_loss_factor, ", expected a number from 0 up");
-  require(distillation_loss_factor >= 0, v.place(), ": distillation_loss_factor: found ", distillation_loss_factor,
-          ", expected a number from 0 up");
   require(distillation_temperature > 0, v.place(), ": distillation_temperature: found ", distillation_temperature,
           ", expected a positive number");
   require(distillation_jsd_beta > 0 && distillation_jsd_beta < 1, v.place(), ": distillation_jsd_beta: found ",
           distillation_jsd_beta, ", expected a number between 0 and 1");
-  const ops::LossMix total = mix();
-  require(total.cross_entropy >= 0 && (total.cross_entropy > 0 || total.diverges()), v.place(),
-          ": language_model_loss_factor: found ", total.cross_entropy,
-          ", expected a number from 0 up, and a positive one where nothing is distilled");
 }
 
-ops::LossMix HeadConfig::mix() const {
-  ops::LossMix mix;
-  mix.cross_entropy = language_model_loss_factor.value_or(distills() ? 0.0 : 1.0);
-  mix.temperature = distillation_temperature;
-  mix.z = z_loss_factor;
-  mix.beta = distillation_jsd_beta;
-  if (!distills()) return mix;
+ops::LossMix DivergenceConfig::divergence() const {
   DivergenceFactors factors;
   if (distillation_loss_mix) {
     factors = *distillation_loss_mix;
@@ -68,9 +50,44 @@ ops::LossMix HeadConfig::mix() const {
   } else {
     (distillation_loss_implementation == "reverse_kl" ? factors.reverse_kl : factors.forward_kl) = 1;
   }
-  mix.reverse_kl = distillation_loss_factor * factors.reverse_kl;
-  mix.forward_kl = distillation_loss_factor * factors.forward_kl;
-  mix.jsd = distillation_loss_factor * factors.jsd;
+  ops::LossMix mix;
+  mix.reverse_kl = factors.reverse_kl;
+  mix.forward_kl = factors.forward_kl;
+  mix.jsd = factors.jsd;
+  mix.beta = distillation_jsd_beta;
+  mix.temperature = distillation_temperature;
+  return mix;
+}
+
+std::string DivergenceConfig::divergence_name() const {
+  return distillation_loss_mix ? "mix" : distillation_loss_implementation;
+}
+
+void HeadConfig::visit(ConfigVisitor& v) {
+  v.field("distillation_model", distillation_model, "The teacher, a name under reference_models; empty: no distillation");
+  DivergenceConfig::visit(v);
+  v.field("distillation_loss_factor", distillation_loss_factor, "Weight of the distillation loss");
+  v.field("language_model_loss_factor", language_model_loss_factor,
+          "Weight of next-token cross-entropy; by default 0 with a distillation_model and 1 without");
+  v.field("z_loss_factor", z_loss_factor, "Weight of log(sum of exp(logits))^2, which keeps logits from drifting; 1e-4 is usual");
+  if (!v.reading()) return;
+  require(z_loss_factor >= 0, v.place(), ": z_loss_factor: found ", z_loss_factor, ", expected a number from 0 up");
+  require(distillation_loss_factor >= 0, v.place(), ": distillation_loss_factor: found ", distillation_loss_factor,
+          ", expected a number from 0 up");
+  const ops::LossMix total = mix();
+  require(total.cross_entropy >= 0 && (total.cross_entropy > 0 || total.diverges()), v.place(),
+          ": language_model_loss_factor: found ", total.cross_entropy,
+          ", expected a number from 0 up, and a positive one where nothing is distilled");
+}
+
+ops::LossMix HeadConfig::mix() const {
+  ops::LossMix mix = divergence();
+  const double factor = distills() ? distillation_loss_factor : 0;
+  mix.reverse_kl *= factor;
+  mix.forward_kl *= factor;
+  mix.jsd *= factor;
+  mix.cross_entropy = language_model_loss_factor.value_or(distills() ? 0.0 : 1.0);
+  mix.z = z_loss_factor;
   return mix;
 }
 

@@ -41,14 +41,22 @@ struct DivergenceFactors {
   void visit(ConfigVisitor& visitor);
 };
 
-// What the head's loss is.
-struct HeadConfig {
-  std::string distillation_model;  // a name under reference_models; empty: no distillation
+// How far a student is from its teacher: what a training minimises and a ranking measures.
+struct DivergenceConfig {
   std::string distillation_loss_implementation = "reverse_kl";
-  double distillation_loss_factor = 1.0;
   double distillation_jsd_beta = 0.5;
   std::optional<DivergenceFactors> distillation_loss_mix;  // in place of the implementation
   double distillation_temperature = 1.0;
+  void visit(ConfigVisitor& visitor);
+
+  ops::LossMix divergence() const;
+  std::string divergence_name() const;  // the implementation, or "mix"
+};
+
+// What the head's loss is.
+struct HeadConfig : DivergenceConfig {
+  std::string distillation_model;  // a name under reference_models; empty: no distillation
+  double distillation_loss_factor = 1.0;
   double z_loss_factor = 0;                          // of log(sum of exp(logits))^2
   std::optional<double> language_model_loss_factor;  // of next-token cross-entropy: 0 with a distillation_model, 1 without
   void visit(ConfigVisitor& visitor);

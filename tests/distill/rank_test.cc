@@ -107,35 +107,60 @@ TEST_F(Rank, ReplacementScoresEachCandidateAndLearns) {
 TEST_F(Rank, WhatRestoringALayerSavesIsTheDivergenceWithoutAndWithIt) {
   // The attention of layer 2 gives nothing, and so does the mixer that is made of it.
   parameter(*model, "layers.2.mixers.attention.o_proj.weight").zero_();
-  const RankConfig untrained = config({"method=kl", "student_steps=0", "steps=0", "distillation_loss_implementation=forward_kl"});
-  const Ranking ranking = rank(untrained, "kl.json");
-  EXPECT_NEAR(score(ranking, 2), 0, 1e-9);
-  const Json file = read_json(folder / "kl.json");
-  EXPECT_FALSE(fs::exists(folder / "kl_student"));
+  const std::pair<std::vector<std::string>, ops::LossMix> divergences[] = {
+      {{"distillation_loss_implementation=forward_kl"}, {.forward_kl = 1}},
+      {{"distillation_loss_implementation=jsd", "distillation_jsd_beta=0.3"}, {.jsd = 1, .beta = 0.3}},
+      {{"distillation_loss_mix.reverse_kl=0.5", "distillation_loss_mix.jsd=2", "distillation_temperature=2"},
+       {.reverse_kl = 0.5, .jsd = 2, .temperature = 2}}};
+  for (const auto& [set, mix] : divergences) {
+    const std::string name = set.front();
+    std::vector<std::string> whole = {"method=kl", "student_steps=0", "steps=0"};
+    whole.insert(whole.end(), set.begin(), set.end());
+    const RankConfig untrained = config(whole);
+    const Ranking ranking = rank(untrained, name + ".json");
+    EXPECT_NEAR(score(ranking, 2), 0, 1e-9) << name;
+    const Json file = read_json(folder / (name + ".json"));
+    EXPECT_FALSE(fs::exists(folder / (name + "_student")));
 
-  const std::vector<std::int64_t> all = {0, 1, 2, 3};
-  ops::LossMix mix;
-  mix.forward_kl = 1;
-  Distillation distillation(teacher, mix);
-  const auto source = open_source(untrained.data, tokenizer(), model->config().vocabulary, 0, "data");
-  const std::vector<PackedBatch> batches = held_out_batches(*source, 500, 200);
-  const auto divergence = [&](const std::vector<std::int64_t>& restored) {
-    const auto student = teacher->share();
-    convert_layers(*student, *teacher, all, mamba(), derive_seed(0, "kl"), "x");
-    restore_layers(*student, *teacher, restored, "x");
-    double sum = 0, weight = 0;
-    for (const PackedBatch& batch : batches) {
-      const Objective::Loss part = distillation.loss(*student, batch, Recompute::none);
-      sum += part.sum.item<double>();
-      weight += part.weight;
+    const std::vector<std::int64_t> all = {0, 1, 2, 3};
+    Distillation distillation(teacher, mix);
+    const auto source = open_source(untrained.data, tokenizer(), model->config().vocabulary, 0, "data");
+    const std::vector<PackedBatch> batches = held_out_batches(*source, 500, 200);
+    const auto divergence = [&](const std::vector<std::int64_t>& restored) {
+      const auto student = teacher->share();
+      convert_layers(*student, *teacher, all, mamba(), derive_seed(0, "kl"), "x");
+      restore_layers(*student, *teacher, restored, "x");
+      double sum = 0, weight = 0;
+      for (const PackedBatch& batch : batches) {
+        const Objective::Loss part = distillation.loss(*student, batch, Recompute::none);
+        sum += part.sum.item<double>();
+        weight += part.weight;
+      }
+      return sum / weight;
+    };
+    const double none = divergence({});
+    EXPECT_NEAR(file["baseline"]["kl"].get<double>(), none, 1e-6) << name;
+    for (const std::int64_t layer : all) EXPECT_NEAR(score(ranking, layer), none - divergence({layer}), 1e-6) << name << layer;
+    for (const LayerFigure& figure : ranking.layers) {
+      EXPECT_EQ(figure.standard_error > 1e-9, figure.layer != 2) << name << figure.layer;
     }
-    return sum / weight;
-  };
-  const double none = divergence({});
-  EXPECT_NEAR(file["baseline"]["kl"].get<double>(), none, 1e-6);
-  for (const std::int64_t layer : all) EXPECT_NEAR(score(ranking, layer), none - divergence({layer}), 1e-6) << layer;
-  for (const LayerFigure& figure : ranking.layers) EXPECT_EQ(figure.standard_error > 1e-9, figure.layer != 2) << figure.layer;
+  }
   EXPECT_TRUE(same_weights(*model, *teacher));
+}
+
+TEST_F(Rank, CandidatesAndTheStudentTrainByAnyDivergence) {
+  for (const char* method : {"mmr", "kl"}) {
+    const std::vector<std::string> set = {concat("method=", method), "layers=[1, 3]", "steps=6", "optimizer.learning_rate=1.0e-2",
+                                          "distillation_loss_implementation=jsd"};
+    RankConfig by_jsd = config(set);
+    by_jsd.student_steps = 2;
+    rank(by_jsd, concat(method, ".json"));
+    for (const Json& layer : read_json(folder / concat(method, ".json"))["layers"]) {
+      EXPECT_LT(layer["curve"].back()[1].get<double>(), layer["curve"].front()[1].get<double>()) << method;
+      EXPECT_LT(layer["curve"].front()[1].get<double>(), std::log(2.0)) << "no JSD is larger than log 2";
+    }
+  }
+  EXPECT_NE(read_file(folder / "kl_student/events.jsonl").find(R"("objective":"jsd")"), std::string::npos);
 }
 
 TEST_F(Rank, TheStudentOfAllCandidatesLearnsAndSoDoesEachCandidate) {

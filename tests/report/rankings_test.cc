@@ -78,6 +78,19 @@ TEST_F(Rankings, FilesAreReadWithTheirCurvesAndStudents) {
   EXPECT_EQ(found.curves.back().training.size(), 2u);
 }
 
+TEST_F(Rankings, SayWhichDivergenceWasMeasured) {
+  const auto measure = [&](const std::string& configuration) {
+    write("mmr.json", R"({"method": "mmr", "complete": true, "configuration": ")" + configuration +
+                          R"(", "layers": [{"layer": 0, "score": 0.4, "standard_error": 0.02}]})");
+    return collect({folder / "mmr.json"}).rankings.at(0).measure;
+  };
+  EXPECT_EQ(measure(""), "reverse KL left (nats per token)");
+  EXPECT_EQ(measure(R"(distillation_loss_implementation: jsd\ndistillation_loss_mix: null\n)"),
+            "Jensen-Shannon divergence left (nats per token)");
+  EXPECT_EQ(measure(R"(distillation_loss_implementation: reverse_kl\ndistillation_loss_mix:\n  reverse_kl: 1.0\n)"),
+            "mixed divergence left (nats per token)");
+}
+
 TEST_F(Rankings, StandSideBySide) {
   const Written written = write_report({folder / "recipe", folder / "kl.json", folder / "drawn.json"}, folder / "out");
   // loo has 2, 0, 1 and kl 2, 0, 1: they agree. The drawn order shares one layer with either.

@@ -262,6 +262,15 @@ LossResult linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weig
   return linear_loss(hidden, weight, targets, loss_weights, {.cross_entropy = 1}, {}, options);
 }
 
+at::Tensor weighted_divergence(const LossResult& result, const LossMix& mix) {
+  at::Tensor sum;
+  for (const auto& [factor, part] : {std::pair(mix.forward_kl, result.forward_kl), std::pair(mix.reverse_kl, result.reverse_kl),
+                                     std::pair(mix.jsd, result.jsd)}) {
+    if (factor != 0) sum = sum.defined() ? sum + factor * part : factor * part;
+  }
+  return sum;
+}
+
 at::Tensor log_probs(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets) {
   c10::AutoGradMode no_recording(false);
   return linear_cross_entropy(hidden, weight, targets).cross_entropy.neg();

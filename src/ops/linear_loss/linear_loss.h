@@ -33,6 +33,9 @@ struct LossResult {
   std::int64_t tokens = 0;  // how many tokens carried weight
 };
 
+// (tokens) each token's part of the loss that is a divergence, by the mix that the result was made with; undefined without one.
+at::Tensor weighted_divergence(const LossResult& result, const LossMix& mix);
+
 struct LossOptions {
   // int64, ascending, on hidden's device: the tokens that carry loss. Undefined: found from targets and weights, which waits for
   // a GPU.
