@@ -33,6 +33,17 @@ double parameter_count(Model& model) {
   return total;
 }
 
+double training_tokens(const LoopConfig& loop) {
+  if (loop.tokens > 0) return static_cast<double>(loop.tokens);
+  return static_cast<double>(loop.steps) * static_cast<double>(loop.micro_batches) * static_cast<double>(loop.micro_batch_tokens);
+}
+
+std::int64_t mean_context(const DataConfig& data, std::int64_t micro_batch_tokens) {
+  constexpr std::int64_t synthetic_problem = 128;
+  const std::int64_t sample = data.max_length > 0 ? data.max_length : data.synthetic ? synthetic_problem : micro_batch_tokens;
+  return std::max<std::int64_t>(1, sample / 2);
+}
+
 std::vector<ParameterShape> parameter_shapes(Model& model) {
   std::vector<ParameterShape> shapes;
   for (const Parameter& parameter : model.parameters()) {

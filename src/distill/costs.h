@@ -7,12 +7,21 @@
 #include <string>
 #include <vector>
 
+#include "data/packed_source.h"
 #include "distill/convert.h"
 #include "model/model.h"
+#include "train/loop.h"
 
 namespace molt {
 
 double parameter_count(Model& model);
+
+// Of a training, at most: what it says, or full micro-batches of all its steps.
+double training_tokens(const LoopConfig& loop);
+
+// Tokens that a token of training sees on average: half a sample, whose length is the data's max_length, about 128 of a synthetic
+// problem, or a micro-batch.
+std::int64_t mean_context(const DataConfig& data, std::int64_t micro_batch_tokens);
 
 // Parameters of one shape, with the numbers of layers as "*": "layers.*.mlp.down.weight".
 struct ParameterShape {

@@ -11,7 +11,9 @@
 #include "base/log.h"
 #include "base/progress.h"
 #include "base/random.h"
+#include "distill/costs.h"
 #include "distill/objective.h"
+#include "distill/on_policy.h"
 #include "distill/run_training.h"
 #include "formats/hugging_face.h"
 #include "model/random_model.h"
@@ -117,6 +119,7 @@ class Measurement {
     if (stage.lora) add_adapters(*trained, *stage.lora, 0, concat(place_, ": stage ", stage.name, ": lora"));
     const Trial training = run(*trained, *objective, stage.training, batches(stage, stage.training), context_);
     double seconds = training.seconds(stage.training) + plan.ranking_flops * training.flop_seconds;
+    seconds += sampling_seconds(stage, *trained);
     if (!stage.match) return seconds;
     const std::vector<std::int64_t> fresh = converted(stage);
     if (fresh.empty()) return seconds;
@@ -129,6 +132,22 @@ class Measurement {
   }
 
  private:
+  // Of the student's own texts, which a model of random weights writes to their greatest length.
+  double sampling_seconds(const StageConfig& stage, const Model& student) const {
+    const auto& own = recipe_.data_of(stage).on_policy;
+    if (!own) return 0;
+    TextSampler sampler(student);
+    std::vector<double> seconds;
+    for (const PackedBatch& batch : batches(stage, stage.training)) {
+      if (batch.loss_weight == 0 || seconds.size() == 2) continue;
+      throw_if_interrupted();
+      seconds.push_back(seconds_of([&] { continued_by(sampler, batch, {*own, {}, 1}, 0, stage.training.micro_batch_tokens); }));
+    }
+    if (seconds.empty()) return 0;
+    const double batches = training_tokens(stage.training) / static_cast<double>(stage.training.micro_batch_tokens);
+    return own->fraction * batches * seconds.back();  // the first one warmed up
+  }
+
   // The layers that stand for those that the stage converts.
   std::vector<std::int64_t> converted(const StageConfig& stage) const {
     const std::vector<std::int64_t> before = attention_layers(configs_.at(stage.from)),

@@ -7,7 +7,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/random.h"
-#include "infer/engine.h"
+#include "infer/cache_pool.h"
 
 namespace molt {
 
@@ -28,44 +28,34 @@ std::vector<Tokens> prompts_of(const PackedBatch& batch) {
   return prompts;
 }
 
-// Each prompt with its continuation, at most `most` tokens together.
-std::vector<Tokens> continuations(const Model& model, const std::vector<Tokens>& prompts, const OnPolicyOptions& options,
+// Each prompt with its continuation, which may bring it to `most` tokens.
+std::vector<Tokens> continuations(TextSampler& sampler, const std::vector<Tokens>& prompts, const OnPolicyOptions& options,
                                   std::int64_t first, std::int64_t most) {
-  EngineOptions room;
-  room.max_sequences = std::min(options.config.max_sequences, std::ssize(prompts));
-  room.max_tokens = 2;
-  std::vector<std::int64_t> lengths;
-  for (const Tokens& prompt : prompts) {
-    lengths.push_back(std::min(std::ssize(prompt) + options.config.max_tokens, most) - std::ssize(prompt));
-    room.max_tokens = std::max(room.max_tokens, std::ssize(prompt) + lengths.back());
-  }
-  Engine engine(model, room);
   std::vector<Tokens> texts = prompts;
+  std::vector<Request> requests;
   std::vector<std::size_t> asked;  // which prompt each request is of
   for (std::size_t i = 0; i < prompts.size(); ++i) {
-    if (lengths[i] < 1) continue;
+    const std::int64_t length = std::min(std::ssize(prompts[i]) + options.config.max_tokens, most) - std::ssize(prompts[i]);
+    if (length < 1) continue;
     const std::uint64_t seed = derive_seed(options.seed, "on_policy", static_cast<std::uint64_t>(first) + i);
-    engine.submit({.prompt = prompts[i],
-                   .max_tokens = lengths[i],
-                   .sampling = {.temperature = options.config.temperature,
-                                .top_k = options.config.top_k,
-                                .top_p = options.config.top_p,
-                                .seed = seed},
-                   .stop_tokens = options.stop_tokens});
+    requests.push_back({.prompt = prompts[i],
+                        .max_tokens = length,
+                        .sampling = {.temperature = options.config.temperature,
+                                     .top_k = options.config.top_k,
+                                     .top_p = options.config.top_p,
+                                     .seed = seed},
+                        .stop_tokens = options.stop_tokens});
     asked.push_back(i);
   }
-  while (!engine.idle()) {
-    for (const Event& event : engine.step()) {
-      if (event.kind == Event::Kind::token) texts[asked[static_cast<std::size_t>(event.request)]].push_back(event.token);
-    }
-  }
+  std::vector<Tokens> written = sampler.texts(requests, options.config.max_sequences);
+  for (std::size_t i = 0; i < asked.size(); ++i) texts[asked[i]] = std::move(written[i]);
   return texts;
 }
 
 class Source : public BatchSource {
  public:
-  Source(std::unique_ptr<BatchSource> data, const Model& student, OnPolicyOptions options)
-      : data_(std::move(data)), student_(student), options_(std::move(options)) {}
+  Source(std::unique_ptr<BatchSource> data, std::shared_ptr<TextSampler> sampler, OnPolicyOptions options)
+      : data_(std::move(data)), sampler_(std::move(sampler)), options_(std::move(options)) {}
 
   PackedBatch next(std::int64_t max_tokens) override {
     PackedBatch batch = data_->next(max_tokens);
@@ -75,7 +65,7 @@ class Source : public BatchSource {
     if (!own || batch.loss_weight == 0) return batch;
     const std::int64_t first = samples_;
     samples_ += batch.sequences.count();
-    return continued_by(student_, batch, options_, first, max_tokens);
+    return continued_by(*sampler_, batch, options_, first, max_tokens);
   }
 
   Json position() const override {
@@ -95,7 +85,7 @@ class Source : public BatchSource {
 
  private:
   std::unique_ptr<BatchSource> data_;
-  const Model& student_;
+  std::shared_ptr<TextSampler> sampler_;
   OnPolicyOptions options_;
   std::int64_t batches_ = 0, samples_ = 0;
 };
@@ -108,13 +98,13 @@ void check_on_policy(const HeadConfig& head, const std::string& place) {
           ", expected 0: learning to predict its own text, the student would only grow surer of it");
 }
 
-PackedBatch continued_by(const Model& model, const PackedBatch& batch, const OnPolicyOptions& options, std::int64_t first,
+PackedBatch continued_by(TextSampler& sampler, const PackedBatch& batch, const OnPolicyOptions& options, std::int64_t first,
                          std::int64_t max_tokens) {
   const std::vector<on_policy::Tokens> prompts = on_policy::prompts_of(batch);
   MOLT_CHECK(!prompts.empty(), "a batch of ", batch.sequences.count(), " samples without a learned token has no prompt");
   std::vector<PackedBatch::Sample> samples;
   std::int64_t left = max_tokens;
-  for (on_policy::Tokens& text : on_policy::continuations(model, prompts, options, first, max_tokens)) {
+  for (on_policy::Tokens& text : on_policy::continuations(sampler, prompts, options, first, max_tokens)) {
     const std::size_t prompt = prompts[samples.size()].size(), length = std::min(text.size(), static_cast<std::size_t>(left));
     if (length <= prompt && !samples.empty()) break;
     text.resize(length);
@@ -126,14 +116,33 @@ PackedBatch continued_by(const Model& model, const PackedBatch& batch, const OnP
   return PackedBatch::of(samples);
 }
 
-std::unique_ptr<BatchSource> on_policy_source(std::unique_ptr<BatchSource> data, const Model& student, OnPolicyOptions options) {
-  return std::make_unique<on_policy::Source>(std::move(data), student, std::move(options));
+SamplingCost sampling_cost(const OnPolicyConfig& config, std::int64_t batch_tokens, std::int64_t context) {
+  SamplingCost cost;
+  cost.texts = std::max<std::int64_t>(1, batch_tokens / (2 * context));
+  cost.longest = std::min(context + config.max_tokens, std::max(batch_tokens, context + 1));
+  cost.tokens = static_cast<double>(cost.texts * cost.longest);
+  return cost;
 }
 
-OnPolicyLoss::OnPolicyLoss(std::string name, Objective& objective, std::vector<PackedBatch> batches, OnPolicyOptions options,
-                           std::int64_t max_tokens)
+double SamplingCost::flops(const Model& model) const {
+  return tokens * model.flops(std::max<std::int64_t>(1, longest / 2));
+}
+
+double SamplingCost::bytes(const Model& model, std::int64_t max_sequences) const {
+  const EngineOptions room = TextSampler::room_for(texts, longest, max_sequences);
+  return static_cast<double>(room.max_sequences * cache_bytes(model, CachePool::block_for(room.max_tokens)));
+}
+
+std::unique_ptr<BatchSource> on_policy_source(std::unique_ptr<BatchSource> data, std::shared_ptr<TextSampler> sampler,
+                                              OnPolicyOptions options) {
+  return std::make_unique<on_policy::Source>(std::move(data), std::move(sampler), std::move(options));
+}
+
+OnPolicyLoss::OnPolicyLoss(std::string name, Objective& objective, std::vector<PackedBatch> batches,
+                           std::shared_ptr<TextSampler> sampler, OnPolicyOptions options, std::int64_t max_tokens)
     : name_(std::move(name)),
       objective_(objective),
+      sampler_(std::move(sampler)),
       batches_(std::move(batches)),
       options_(std::move(options)),
       max_tokens_(max_tokens) {
@@ -141,10 +150,11 @@ OnPolicyLoss::OnPolicyLoss(std::string name, Objective& objective, std::vector<P
 }
 
 std::map<std::string, double> OnPolicyLoss::evaluate(const Model& model) {
+  MOLT_CHECK(&model == &sampler_->model(), "another model than the one that the texts are of");
   std::vector<PackedBatch> own;
   std::int64_t first = 0;
   for (const PackedBatch& batch : batches_) {
-    own.push_back(continued_by(model, batch, options_, first, max_tokens_));
+    own.push_back(continued_by(*sampler_, batch, options_, first, max_tokens_));
     first += batch.sequences.count();
   }
   return HeldOutLoss(name_, objective_, std::move(own)).evaluate(model);

@@ -12,6 +12,7 @@
 #include "base/text_table.h"
 #include "distill/costs.h"
 #include "distill/objective.h"
+#include "distill/on_policy.h"
 #include "distill/run_training.h"
 #include "formats/hugging_face.h"
 #include "train/lora.h"
@@ -23,13 +24,6 @@ namespace molt {
 namespace planning {
 
 constexpr double fp32_bytes = 4;
-
-// Tokens that a token sees on average: half a sample.
-std::int64_t mean_context(const DataConfig& data, std::int64_t micro_batch_tokens) {
-  constexpr std::int64_t synthetic_problem = 128;
-  const std::int64_t sample = data.max_length > 0 ? data.max_length : data.synthetic ? synthetic_problem : micro_batch_tokens;
-  return std::max<std::int64_t>(1, sample / 2);
-}
 
 double ranking_flops(const StageConfig& stage, const Model& student, const Model& teacher, std::int64_t candidates,
                      double context) {
@@ -47,11 +41,6 @@ double ranking_flops(const StageConfig& stage, const Model& student, const Model
   const double tried = 1 + (rank.greedy ? count * (count + 1) / 2 : count);
   return static_cast<double>(rank.match_steps + rank.student_steps) * step_tokens * (3 * student.flops(at) + teacher.flops(at)) +
          tried * (lesson * 3 * student.flops(at) + held_out * student.flops(at)) + (lesson + held_out) * teacher.flops(at);
-}
-
-double tokens_of(const LoopConfig& loop) {
-  if (loop.tokens > 0) return static_cast<double>(loop.tokens);
-  return static_cast<double>(loop.steps) * static_cast<double>(loop.micro_batches) * static_cast<double>(loop.micro_batch_tokens);
 }
 
 double checkpoint_disk(const LoopConfig& loop, double weights, double trained) {
@@ -73,6 +62,7 @@ class Planner {
 
   StagePlan stage(const StageConfig& stage) {
     Model student(configs_.at(stage.name)), before(configs_.at(stage.from));
+    student.to(at::kCPU, dtype_);  // the tensors stay on the meta device
     const std::vector<std::int64_t> open = attention_layers(before.config());
     std::vector<std::int64_t> fresh;
     for (const std::int64_t layer : open) {
@@ -86,8 +76,8 @@ class Planner {
     plan.layers = student.config().num_layers();
     plan.mamba_layers = stage.mamba_layers;
     plan.parameters = parameter_count(student);
-    plan.how = concat(stage.head.distills() ? stage.head.distillation_loss_implementation : "SFT", stage.lora ? ", LoRA" : "");
-    const double tokens = tokens_of(stage.training);
+    plan.how = concat(stage.head.distills() ? stage.head.divergence_name() : "SFT", stage.lora ? ", LoRA" : "");
+    const double tokens = training_tokens(stage.training);
     plan.tokens = tokens;
     plan.at_most = stage.training.flat.window > 0 || (stage.match && stage.match->flat.window > 0);
     plan.teacher_flops = stage.head.distills() && recipe_.teacher.logits.empty() ? tokens * teacher_.flops(context) : 0;
@@ -121,28 +111,41 @@ class Planner {
         activation_bytes(student, stage.head.distills() ? &teacher_ : nullptr,
                          {stage.training.micro_batch_tokens, recompute_of(stage.training.recompute), dtype_, device_});
 
+    add_sampling(stage, student, context, plan);
     const double weights = plan.parameters * element(), saved = stage.lora ? plan.trained * element() : weights;
     const double exported = stage.lora && stage.lora->exported == "adapters" ? saved : weights;
     plan.disk = checkpoint_disk(stage.training, saved, plan.trained) + exported;
-    if (stage.match && !fresh.empty()) {
-      const double matched = tokens_of(*stage.match);
-      double mixers = 0, new_values = 0;
-      for (const std::int64_t layer : fresh) {
-        Mixer& mixer = student.blocks[static_cast<std::size_t>(layer)].mixer();
-        mixers += 3 * mixer.flops(context);
-        mixer.visit("", [&](const std::string&, at::Tensor& value) { new_values += static_cast<double>(value.numel()); });
-      }
-      plan.tokens += matched;
-      plan.student_flops += matched * mixers;
-      plan.teacher_flops += matched * teacher_.flops(context);
-      plan.disk += checkpoint_disk(*stage.match, weights, new_values);
-    }
+    if (stage.match && !fresh.empty()) add_matching(*stage.match, student, fresh, context, plan);
     return plan;
   }
 
   double teacher_parameters() { return parameter_count(teacher_); }
 
  private:
+  void add_sampling(const StageConfig& stage, const Model& student, std::int64_t context, StagePlan& plan) const {
+    const auto& own = recipe_.data_of(stage).on_policy;
+    if (!own) return;
+    const SamplingCost cost = sampling_cost(*own, stage.training.micro_batch_tokens, context);
+    const double batches = training_tokens(stage.training) / static_cast<double>(stage.training.micro_batch_tokens);
+    plan.sampling_flops = own->fraction * batches * cost.flops(student);
+    plan.memory.sampling = cost.bytes(student, own->max_sequences);
+  }
+
+  void add_matching(const LoopConfig& match, Model& student, const std::vector<std::int64_t>& fresh, std::int64_t context,
+                    StagePlan& plan) {
+    const double matched = training_tokens(match);
+    double mixers = 0, new_values = 0;
+    for (const std::int64_t layer : fresh) {
+      Mixer& mixer = student.blocks[static_cast<std::size_t>(layer)].mixer();
+      mixers += 3 * mixer.flops(context);
+      mixer.visit("", [&](const std::string&, at::Tensor& value) { new_values += static_cast<double>(value.numel()); });
+    }
+    plan.tokens += matched;
+    plan.student_flops += matched * mixers;
+    plan.teacher_flops += matched * teacher_.flops(context);
+    plan.disk += checkpoint_disk(match, plan.parameters * element(), new_values);
+  }
+
   double element() const { return static_cast<double>(c10::elementSize(dtype_)); }
 
   const RecipeConfig& recipe_;
@@ -180,7 +183,7 @@ RecipePlan plan_recipe(const RecipeConfig& recipe, const ModelConfig& teacher, c
   plan.dtype = dtype_of(recipe.dtype, device);
   planning::Planner planner(recipe, teacher, device, plan.dtype, place);
   plan.teacher_parameters = planner.teacher_parameters();
-  plan.context = planning::mean_context(recipe.data, recipe.training.micro_batch_tokens);
+  plan.context = mean_context(recipe.data, recipe.training.micro_batch_tokens);
   for (const StageConfig& stage : recipe.stages) plan.stages.push_back(planner.stage(stage));
   return plan;
 }
@@ -204,22 +207,28 @@ std::string plan_text(const RecipePlan& plan, const Machine& machine) {
   double tokens = 0, flops = 0, disk = 0, seconds = 0;
   const bool measured = std::any_of(plan.stages.begin(), plan.stages.end(), [](const StagePlan& s) { return s.seconds > 0; });
   std::vector<std::vector<std::string>> work = {{"stage", "from", "Mamba", "how", "tokens", "student", "teacher", "ranking"}};
+  const bool samples =
+      std::any_of(plan.stages.begin(), plan.stages.end(), [](const StagePlan& s) { return s.sampling_flops > 0; });
+  if (samples) work.back().emplace_back("sampling");
   if (measured) work.back().emplace_back("time");
   std::vector<std::vector<std::string>> memory = {
       {"stage", "trained", "teacher", "student", "gradients", "optimizer", "saving", "activations", "total", "disk", ""}};
+  if (samples) memory.back().insert(memory.back().end() - 3, "caches");
   for (const StagePlan& stage : plan.stages) {
     tokens += stage.tokens;
-    flops += stage.student_flops + stage.teacher_flops + stage.ranking_flops;
+    flops += stage.student_flops + stage.teacher_flops + stage.ranking_flops + stage.sampling_flops;
     disk += stage.disk;
     seconds += stage.seconds;
     work.push_back({stage.name, stage.from, concat(stage.mamba_layers, "/", stage.layers), stage.how,
                     concat(stage.at_most ? "<= " : "", human_count(stage.tokens)), scientific(stage.student_flops),
                     scientific(stage.teacher_flops), scientific(stage.ranking_flops)});
+    if (samples) work.back().push_back(scientific(stage.sampling_flops));
     if (measured) work.back().push_back(stage.seconds > 0 ? human_time(stage.seconds) : "-");
     const MemoryPlan& m = stage.memory;
     memory.push_back({stage.name, human_count(stage.trained), human_bytes(m.teacher), human_bytes(m.student),
                       human_bytes(m.gradients), human_bytes(m.optimizer), human_bytes(m.saving), human_bytes(m.activations),
                       human_bytes(m.total()), human_bytes(stage.disk), m.total() <= machine.bytes ? "fits" : "does not fit"});
+    if (samples) memory.back().insert(memory.back().end() - 3, human_bytes(m.sampling));
   }
   return concat("teacher: ", human_count(plan.teacher_parameters), " parameters (", fixed_text(plan.teacher_parameters / 1e9, 3),
                 " B)\n\nWork: tokens, and FLOPs at ", plan.context, " tokens of context\n", text_table(work), "in all ",

@@ -17,6 +17,7 @@ struct StagePlan {
   bool at_most = false;                         // a flat loss may end them earlier
   double student_flops = 0, teacher_flops = 0;  // of those tokens, forward and backward
   double ranking_flops = 0;
+  double sampling_flops = 0;  // of the student's own texts, at most (SamplingCost)
   MemoryPlan memory;
   double disk = 0;     // bytes: checkpoints at their most, and the export
   double seconds = 0;  // of rankings and trainings, where they were measured (measure.h)

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/random.h"
 #include "distill/check_logits.h"
+#include "distill/costs.h"
 #include "distill/objective.h"
 #include "distill/on_policy.h"
 #include "formats/hugging_face.h"
@@ -189,6 +190,11 @@ MemoryPlan plan_run(const TrainConfig& config, RunModels& models, const std::str
                                        .dtype = student.dtype(),
                                        .device = student.device(),
                                        .stored_teacher = models.logits != nullptr});
+  if (config.data.on_policy) {
+    const std::int64_t tokens = config.training.micro_batch_tokens;
+    plan.sampling = sampling_cost(*config.data.on_policy, tokens, mean_context(config.data, tokens))
+                        .bytes(student, config.data.on_policy->max_sequences);
+  }
   return plan;
 }
 
@@ -205,10 +211,11 @@ LoopResult run_training(const TrainConfig& config, RunModels& models, const RunO
       check_logits_data(*models.logits, part.data, concat(options.place, ": held_out.", name, ".data"));
   }
   std::unique_ptr<BatchSource> source = open_source(config.data, models.tokenizer, vocabulary, seed, options.place + ": data");
+  const auto sampler = std::make_shared<TextSampler>(*models.student);  // one for training and evaluations
   if (config.data.on_policy) {
     const std::string place = options.place + ": data.on_policy";
     check_on_policy(config.model.base_model.head, place);
-    source = on_policy_source(std::move(source), *models.student, run_parts::on_policy(config, config.data, models, place));
+    source = on_policy_source(std::move(source), sampler, run_parts::on_policy(config, config.data, models, place));
   }
   if (options.position) source->restore(*options.position);
 
@@ -223,7 +230,7 @@ LoopResult run_training(const TrainConfig& config, RunModels& models, const RunO
     std::vector<PackedBatch> batches = held_out_batches(*held_out_source, part.tokens, most);
     if (part.data.on_policy) {
       const std::string place = concat(options.place, ": held_out.", name, ".data.on_policy");
-      held_out.push_back(std::make_unique<OnPolicyLoss>(name, objective, std::move(batches),
+      held_out.push_back(std::make_unique<OnPolicyLoss>(name, objective, std::move(batches), sampler,
                                                         run_parts::on_policy(config, part.data, models, place), most));
     } else {
       held_out.push_back(std::make_unique<HeldOutLoss>(name, objective, std::move(batches)));

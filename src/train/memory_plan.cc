@@ -47,7 +47,7 @@ double logits(const Model& model, bool teacher, const ActivationShape& shape) {
 OrderedJson to_json(const MemoryPlan& plan) {
   return {{"teacher", plan.teacher},     {"student", plan.student}, {"gradients", plan.gradients},
           {"optimizer", plan.optimizer}, {"saving", plan.saving},   {"activations", plan.activations},
-          {"total", plan.total()}};
+          {"sampling", plan.sampling},   {"total", plan.total()}};
 }
 
 std::string memory_text(const MemoryPlan& plan) {
@@ -60,6 +60,7 @@ std::string memory_text(const MemoryPlan& plan) {
   add("optimizer", plan.optimizer);
   add("copy to save", plan.saving);
   add("activations", plan.activations);
+  add("caches of sampling", plan.sampling);
   return human_bytes(plan.total()) + parts;
 }
 

@@ -17,7 +17,8 @@ struct MemoryPlan {
   double optimizer = 0;  // moments, fp32 masters where weights have fewer bits, averages
   double saving = 0;     // the copy that a checkpoint is written from; on a GPU it lies in the host's memory and is none of this
   double activations = 0;  // at the peak: what backward needs, and what passes through the widest place beside it
-  double total() const { return teacher + student + gradients + optimizer + saving + activations; }
+  double sampling = 0;     // caches of the engine that writes on-policy texts, which is kept from batch to batch
+  double total() const { return teacher + student + gradients + optimizer + saving + activations + sampling; }
 };
 
 // Its parts and "total", for events.jsonl.

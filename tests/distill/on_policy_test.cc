@@ -39,7 +39,8 @@ std::int64_t prompt_length(const PackedBatch& batch, std::int64_t i) {
 
 TEST(OnPolicy, PromptsAreContinuedAsTheEngineContinuesThem) {
   const auto model = new_teacher();
-  const PackedBatch given = dataset_batch(), own = continued_by(*model, given, options(0), 0, 10000);
+  TextSampler sampler(*model);
+  const PackedBatch given = dataset_batch(), own = continued_by(sampler, given, options(0), 0, 10000);
   ASSERT_GE(given.sequences.count(), 2);
   ASSERT_EQ(own.sequences.count(), given.sequences.count());
   for (std::int64_t i = 0; i < own.sequences.count(); ++i) {
@@ -60,7 +61,8 @@ TEST(OnPolicy, PromptsAreContinuedAsTheEngineContinuesThem) {
 TEST(OnPolicy, ATextIsAFunctionOfSeedAndNumber) {
   const auto model = new_teacher();
   const PackedBatch given = dataset_batch();
-  const auto draw = [&](std::int64_t first) { return continued_by(*model, given, options(1), first, 10000); };
+  TextSampler sampler(*model);
+  const auto draw = [&](std::int64_t first) { return continued_by(sampler, given, options(1), first, 10000); };
   EXPECT_TRUE(at::equal(draw(5).tokens, draw(5).tokens));
   const PackedBatch one = draw(5), other = draw(6);
   EXPECT_NE(sequence(one, 0), sequence(other, 0));
@@ -68,10 +70,11 @@ TEST(OnPolicy, ATextIsAFunctionOfSeedAndNumber) {
 
 TEST(OnPolicy, ABatchHoldsNoMoreThanItsTokens) {
   const auto model = new_teacher();
+  TextSampler sampler(*model);
   const PackedBatch given = dataset_batch();
   const std::int64_t first_prompt = prompt_length(given, 0);
   for (const std::int64_t most : {first_prompt + 1, first_prompt + 5, std::int64_t{100}, std::int64_t{150}}) {
-    const PackedBatch own = continued_by(*model, given, options(1), 0, most);
+    const PackedBatch own = continued_by(sampler, given, options(1), 0, most);
     EXPECT_LE(own.size(), most);
     EXPECT_GT(own.loss_weight, 0) << most;
     for (std::int64_t i = 0; i < own.sequences.count(); ++i) EXPECT_GT(own.sequences.length(i), prompt_length(given, i));
@@ -86,7 +89,7 @@ TEST(OnPolicy, TheShareOfBatchesIsEvenlySpreadAndContinuesFromAPosition) {
   const auto mixed = [&] {
     OnPolicyOptions half = options(1);
     half.config.fraction = 0.5;
-    return on_policy_source(plain(), *model, half);
+    return on_policy_source(plain(), std::make_shared<TextSampler>(*model), half);
   };
   const auto reference = plain(), source = mixed();
   std::vector<PackedBatch> batches;
@@ -105,6 +108,44 @@ TEST(OnPolicy, TheShareOfBatchesIsEvenlySpreadAndContinuesFromAPosition) {
   other->restore(middle);
   EXPECT_EQ(other->position().at("sample"), middle.at("sample"));
   EXPECT_NO_THROW(again->restore(reference->position()));
+}
+
+// As a new engine writes them, for the weights of the moment.
+TEST(OnPolicy, OneEngineWritesWhatANewOneWouldWrite) {
+  const auto student = new_teacher(4, 9);
+  auto buffers = flatten_trainable([&](const ParameterVisitor& visitor) { student->visit(visitor); },
+                                   [](const std::string& name) { return name.starts_with("layers.1."); });
+  DataConfig data;
+  data.synthetic.emplace();
+  const auto source = open_source(data, tokenizer(), tokenizer()->vocabulary(), 3, "data");
+  const c10::NoGradGuard no_grad;
+  TextSampler kept(*student);
+  for (std::int64_t i = 0; i < 5; ++i) {
+    const PackedBatch given = source->next(i == 0 ? 700 : 300);  // the largest first
+    TextSampler fresh(*student);
+    const PackedBatch own = continued_by(kept, given, options(1), 10 * i, 10000);
+    EXPECT_TRUE(at::equal(own.tokens, continued_by(fresh, given, options(1), 10 * i, 10000).tokens)) << i;
+    EXPECT_EQ(kept.engines_made(), 1);
+    // The same prompts again, once the weights have changed where they lie.
+    for (FlatBuffer& buffer : buffers) buffer.values.neg_();
+    EXPECT_FALSE(at::equal(own.tokens, continued_by(kept, given, options(1), 10 * i, 10000).tokens)) << i;
+  }
+}
+
+TEST(OnPolicy, AnotherEngineIsMadeForMoreRoomAndForWeightsElsewhere) {
+  const auto student = new_teacher();
+  TextSampler sampler(*student);
+  const auto write = [&](std::int64_t prompt, std::int64_t fresh) {
+    Request request{.prompt = std::vector<std::int32_t>(static_cast<std::size_t>(prompt), 3), .max_tokens = fresh};
+    EXPECT_EQ(std::ssize(sampler.texts({request}, 8)[0]), prompt + fresh);
+    return sampler.engines_made();
+  };
+  EXPECT_EQ(write(30, 4), 1);
+  EXPECT_EQ(write(50, 14), 1);
+  EXPECT_EQ(write(50, 15), 2);
+  EXPECT_EQ(write(5, 15), 2);
+  student->blocks[1].down.weight = student->blocks[1].down.weight.clone();
+  EXPECT_EQ(write(5, 15), 3);
 }
 
 class OnPolicyTraining : public Folder {

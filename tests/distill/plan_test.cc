@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "distill/convert.h"
 #include "distill/measure.h"
 #include "distill/support.h"
 
@@ -100,6 +101,37 @@ TEST(Plan, ATrialGivesEachStageATime) {
   measure_recipe(recipe, teacher, {"RAM", 1}, "quickstart", small);
   for (const StagePlan& stage : small.stages) EXPECT_EQ(stage.seconds, 0) << stage.name;
   EXPECT_EQ(plan_text(small, {"RAM", 1}).find("by a short trial"), std::string::npos);
+}
+
+TEST(Plan, CountsWhatTheStudentWrites) {
+  auto recipe = load_config<RecipeConfig>(fs::path(MOLT_SOURCE) / "recipes/quickstart.yaml");
+  recipe.device = "cpu";
+  recipe.teacher.pretrained.path = "nowhere";
+  recipe.stages.resize(1);
+  StageConfig& stage = recipe.stages[0];
+  stage.match.reset();
+  stage.training.micro_batch_tokens = 256;
+  stage.training.steps = 40;
+  const ModelConfig teacher = distill_test::teacher_config(12);
+  RecipePlan given = plan_recipe(recipe, teacher, "r");
+  stage.data = recipe.data;
+  stage.data->on_policy = {.fraction = 0.5, .max_tokens = 100};
+  RecipePlan own = plan_recipe(recipe, teacher, "r");
+  EXPECT_EQ(given.stages[0].sampling_flops, 0);
+  // Two texts a batch of half a problem of 128 tokens and 100 new ones, in 20 of 40 batches; rounded up to 256 tokens each in the
+  // cache, a key and a value of 16 in fp32 a layer but for the Mamba layers.
+  const Model student(stage_configs(recipe, teacher, "r").at(stage.name));
+  EXPECT_DOUBLE_EQ(own.stages[0].sampling_flops, 20 * 2 * 164 * student.flops(82));
+  const double attention = static_cast<double>(attention_layers(student.config()).size());
+  EXPECT_GE(own.stages[0].memory.sampling, 2 * 256 * attention * 2 * 16 * 4);
+  EXPECT_LE(own.stages[0].memory.sampling, 2 * 256 * 12 * 2 * 16 * 4 + 1e6);
+  EXPECT_EQ(own.stages[0].memory.total(), given.stages[0].memory.total() + own.stages[0].memory.sampling);
+  EXPECT_EQ(plan_text(given, {"RAM", 1e12}).find("sampling"), std::string::npos);
+  measure_recipe(recipe, teacher, {"RAM", 1e12}, "r", own);
+  EXPECT_GT(own.stages[0].seconds, 0);
+  const std::string text = plan_text(own, {"RAM", 1e12});
+  EXPECT_NE(text.find("sampling"), std::string::npos) << text;
+  EXPECT_NE(text.find("caches"), std::string::npos) << text;
 }
 
 TEST(Plan, WithoutFolderAndArchitectureThereIsNoTeacher) {
