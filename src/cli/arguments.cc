@@ -135,8 +135,9 @@ int run_program(int argc, char** argv, const std::vector<Command>& commands) {
   app.set_version_flag("--version", arguments_detail::version_line());
   app.require_subcommand(1);
   app.failure_message([](const CLI::App* failed, const CLI::Error& error) {
-    return concat("error: ", arguments_detail::in_our_words(error), " (", failed->get_parent() ? "molt " : "", failed->get_name(),
-                  " --help shows what is accepted)\n");
+    const std::vector<CLI::App*> commands = failed->get_subcommands();  // that were recognized
+    return concat("error: ", arguments_detail::in_our_words(error), " (molt ",
+                  commands.empty() ? "" : commands.front()->get_name() + " ", "--help shows what is accepted)\n");
   });
 
   bool quiet = false;

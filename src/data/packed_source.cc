@@ -59,7 +59,8 @@ namespace packing {
 
 std::shared_ptr<const SampleStream> open_one(const std::string& path, const std::optional<SyntheticConfig>& synthetic,
                                              const std::shared_ptr<const Tokenizer>& tokenizer, const std::string& place) {
-  require(path.empty() != !synthetic.has_value(), place, ": expected exactly one of path and synthetic");
+  require(!path.empty() || synthetic.has_value(), place, ": found neither path nor synthetic, expected one of them, or a blend");
+  require(path.empty() || !synthetic.has_value(), place, ": found path and synthetic, expected one of them, or a blend of both");
   if (!path.empty()) return open_shards(path);
   require(tokenizer != nullptr, place,
           ".synthetic: found no tokenizer.json, expected one in the model's folder or in the folder that `tokenizer` names");

@@ -33,6 +33,24 @@ std::map<std::string, std::string> leaves(const std::string& text, const std::st
   return result;
 }
 
+// Whether a whole section that `path` lies in is a single leaf there: absent, or empty.
+bool lies_in_leaf(const std::map<std::string, std::string>& leaves, const std::string& path) {
+  for (std::size_t end = path.find_last_of(".["); end != std::string::npos && end > 0; end = path.find_last_of(".[", end - 1)) {
+    if (leaves.contains(path.substr(0, end))) return true;
+  }
+  return false;
+}
+
+// The leaf's value; "given" for a section of leaves, "" where there is nothing.
+std::string value_at(const std::map<std::string, std::string>& leaves, const std::string& path) {
+  if (const auto found = leaves.find(path); found != leaves.end()) return found->second;
+  for (const char* sign : {".", "["}) {
+    const auto inside = leaves.lower_bound(path + sign);
+    if (inside != leaves.end() && inside->first.starts_with(path + sign)) return "given";
+  }
+  return "";
+}
+
 bool changes_results(const ChangedKey& key) {
   const std::size_t dot = key.path.rfind('.');
   return !harmless().contains(dot == std::string::npos ? key.path : key.path.substr(dot + 1));
@@ -45,12 +63,11 @@ std::vector<ChangedKey> changed_keys(const std::string& before, const std::strin
   const std::map<std::string, std::string> fresh = resolved::leaves(after, "the new configuration");
   std::vector<ChangedKey> result;
   for (const auto& [path, value] : old) {
-    const auto found = fresh.find(path);
-    if (found == fresh.end() || found->second != value)
-      result.push_back({path, value, found == fresh.end() ? "" : found->second});
+    const std::string now = resolved::value_at(fresh, path);
+    if (now != value && !resolved::lies_in_leaf(fresh, path)) result.push_back({path, value, now});
   }
   for (const auto& [path, value] : fresh) {
-    if (!old.contains(path)) result.push_back({path, "", value});
+    if (!old.contains(path) && !resolved::lies_in_leaf(old, path)) result.push_back({path, resolved::value_at(old, path), value});
   }
   return result;
 }

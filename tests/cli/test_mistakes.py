@@ -48,6 +48,8 @@ MISTAKES = [
     ("rank TEACHER --method loo --data empty.jsonl --output out", "empty.jsonl: found no manifest.json, expected a folder that"),
     ("evaluate TEACHER --task gsm8k --data no-field.jsonl --output out", "no-field.jsonl:1: answer: missing"),
     ("logits TEACHER --input absent.jsonl --output out", "absent.jsonl: cannot open"),
+    ("train", "CONFIG is required (molt train --help shows what is accepted)"),
+    ("rank TEACHER --method loop --output out", "expected loo|mmr|kl|random|uniform|list (molt rank --help shows what is accepted)"),
     ("train wrong-key.yaml", 'wrong-key.yaml:2: training.stepz: unknown key (did you mean "steps"?)'),
     ("prepare data.jsonl", "data.jsonl: found data, expected a YAML file; data goes to --input: molt prepare --input data.jsonl"),
     ("prepare data.jsonl.gz", "data.jsonl.gz: found data, expected a YAML file; data goes to --input"),

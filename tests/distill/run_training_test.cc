@@ -134,7 +134,7 @@ TEST_F(RunTraining, MistakesAreNamed) {
   EXPECT_NE(run(wrong).find("reference_models.teacher.pretrained.format: found llama"), std::string::npos) << run(wrong);
   wrong = config("student");
   wrong.data.synthetic.reset();
-  EXPECT_EQ(run(wrong), "train.yaml: data: expected exactly one of path and synthetic");
+  EXPECT_EQ(run(wrong), "train.yaml: data: found neither path nor synthetic, expected one of them, or a blend");
   wrong = config("student");
   fs::remove(folder / "student/tokenizer.json");
   EXPECT_EQ(run(wrong),

@@ -70,4 +70,17 @@ TEST(ResolvedConfig, ChangedKeysAreNamedByTheirPaths) {
   EXPECT_EQ(text, "a.c[1] \"y\"|\"z\"; d \"2\"|; e |\"3\"; ");
 }
 
+TEST(ResolvedConfig, ASectionThatComesOrGoesIsOneChange) {
+  const auto changes = [](const char* before, const char* after) {
+    std::string text;
+    for (const ChangedKey& key : changed_keys(before, after)) text += key.path + " " + key.before + "|" + key.after + "; ";
+    return text;
+  };
+  const char *without = "a: {lora: , b: 1}\n", *with = "a: {lora: {rank: 4, targets: [x, y]}, b: 1}\n";
+  EXPECT_EQ(changes(without, with), "a.lora nothing|given; ");
+  EXPECT_EQ(changes(with, without), "a.lora given|nothing; ");
+  EXPECT_EQ(changes(with, with), "");
+  EXPECT_EQ(changes("a: []\n", "a: [1, 2]\n"), "a a list|given; ");
+}
+
 }  // namespace molt
