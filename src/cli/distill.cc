@@ -12,6 +12,7 @@
 #include "distill/measure.h"
 #include "distill/plan.h"
 #include "distill/recipe.h"
+#include "evaluate/score.h"
 
 namespace molt {
 
@@ -32,8 +33,7 @@ void print_result(const std::string& name, const OrderedJson& entry, std::size_t
   }
   if (entry.contains("scores")) {
     for (const auto& [task, score] : entry["scores"].items()) {
-      std::cout << "  " << task << " " << std::fixed << std::setprecision(3) << score["accuracy"].get<double>() << " +- "
-                << score["standard_error"].get<double>();
+      std::cout << "  " << task << " " << score_text(score);
     }
   }
   std::cout << "\n";

@@ -21,7 +21,6 @@ namespace evaluate_models {
 struct Options {
   std::vector<std::string> models, set;
   TaskConfig task;
-  PerplexityOptions perplexity;
   std::string output;
   std::int64_t batch = 32;
   bool json = false, html = false;
@@ -61,28 +60,23 @@ void print(const std::string& model, const Perplexity& found) {
             << "  (" << found.tokens << " tokens, " << found.bytes << " bytes)\n";
 }
 
-OrderedJson evaluate_perplexity(const Options& options, const std::string& name, const Model& model, const Tokenizer& tokenizer) {
-  require(!options.task.data.empty(), "task perplexity: --data: expected a file of text");
-  PerplexityOptions perplexity = options.perplexity;
-  perplexity.limit = options.task.limit;
-  const Perplexity found = measure_perplexity(model, tokenizer, options.task.data, perplexity);
-  const fs::path folder = fs::path(options.output) / folder_name(name);
-  fs::create_directories(folder);
-  OrderedJson json = found.to_json();
-  json["data"] = options.task.data;
-  write_json(folder / "perplexity.json", json);
-  if (!options.json) print(name, found);
-  return json;
-}
-
-OrderedJson evaluate_task(const Options& options, const std::string& name, const fs::path& folder, const Model& model,
-                          const std::shared_ptr<const Tokenizer>& tokenizer, const Task& task) {
+// `task` is null for perplexity.
+OrderedJson score_model(const Options& options, const std::string& name, const Task* task) {
+  const fs::path folder = resolve_model_folder(name);
+  const auto model = load_model(folder, {options.compute.device(), options.compute.dtype()});
+  const auto tokenizer = Tokenizer::load(tokenizer_folder(folder));
   EvaluateOptions evaluation;
   evaluation.batch = options.batch;
   evaluation.identity = fs::absolute(folder).lexically_normal().string();
-  evaluation.output = fs::path(options.output) / folder_name(name) / task.name();
+  evaluation.output = fs::path(options.output) / folder_name(name) / options.task.name;
   evaluation.template_folder = tokenizer_folder(folder);
-  const TaskScore score = evaluate(model, tokenizer, task, evaluation);
+  if (!task) {
+    const Perplexity found =
+        measure_perplexity(*model, *tokenizer, options.task.data, perplexity_options(options.task, evaluation));
+    if (!options.json) print(name, found);
+    return found.to_json();
+  }
+  const TaskScore score = evaluate(*model, tokenizer, *task, evaluation);
   if (!options.json) print(name, score);
   if (options.html) log_info(report::write_samples_page(evaluation.output).string());
   return score.to_json();
@@ -90,30 +84,20 @@ OrderedJson evaluate_task(const Options& options, const std::string& name, const
 
 int run(Options& options) {
   const bool perplexity = options.task.name == "perplexity";
-  require(!perplexity || options.set.empty(), "task perplexity: --set: it has no other settings than its options");
-  if (!perplexity) parse_config("", "--set", options.set, [&](ConfigVisitor& v) { options.task.visit(v); });
+  parse_config("", "--set", options.set, [&](ConfigVisitor& v) { options.task.visit(v); });
+  require(!perplexity || !options.task.data.empty(), "task perplexity: --data: expected a file of text");
   if (options.task.samples > 1 && options.task.temperature == 0)
     log_warning("--n without --temperature: every answer will be the same");
   catch_interrupts();
   const auto task = perplexity ? nullptr : make_task(options.task);
   OrderedJson all = OrderedJson::array();
   for (const auto& name : options.models) {
-    const fs::path folder = resolve_model_folder(name);
-    const auto model = load_model(folder, {options.compute.device(), options.compute.dtype()});
-    const auto tokenizer = Tokenizer::load(tokenizer_folder(folder));
-    OrderedJson entry = task ? evaluate_task(options, name, folder, *model, tokenizer, *task)
-                             : evaluate_perplexity(options, name, *model, *tokenizer);
+    OrderedJson entry = score_model(options, name, task.get());
     entry["model"] = name;
     all.push_back(std::move(entry));
   }
   if (options.json) std::cout << all.dump(2) << "\n";
   return 0;
-}
-
-std::vector<std::string> words() {
-  std::vector<std::string> names = task_names();
-  names.push_back("perplexity");
-  return names;
 }
 
 }  // namespace evaluate_models
@@ -123,7 +107,7 @@ Command evaluate_command() {
             auto options = std::make_shared<evaluate_models::Options>();
             arguments.positional("MODEL", options->models, "Hugging Face folders, checkpoints or runs");
             TaskConfig& task = options->task;
-            arguments.choice("--task", task.name, evaluate_models::words(), "What to answer", true);
+            arguments.choice("--task", task.name, task_names(), "What to answer", true);
             arguments.option("--data", task.data, "The task's file; synthetic makes fresh problems without one");
             arguments.option("--limit", task.limit, "Items at most, 0 for all");
             arguments.choice("--form", task.form, {"plain", "chat"}, "Plain text, or the model's chat template");
@@ -135,8 +119,8 @@ Command evaluate_command() {
             arguments.option("--top-p", task.top_p, "Only the most probable tokens that reach this sum");
             arguments.option("--seed", task.seed, "Of the answers, and of the order of GPQA's choices");
             arguments.option("--set", options->set, "Other settings of the task: instruction=none, max_tokens=128, …");
-            arguments.option("--window", options->perplexity.window, "Of perplexity: tokens seen at once, 0 for the context");
-            arguments.option("--stride", options->perplexity.stride, "Of perplexity: new tokens of a window, 0 for half");
+            arguments.option("--window", task.window, "Of perplexity: tokens seen at once, 0 for the context");
+            arguments.option("--stride", task.stride, "Of perplexity: new tokens of a window, 0 for half");
             arguments.option("--batch", options->batch, "Sequences generated together");
             arguments.option("--output", options->output, "Folder for scores and every sample", true);
             arguments.flag("--html", options->html, "Also write samples.html: every sample, for a browser");

@@ -8,6 +8,7 @@
 #include "base/progress.h"
 #include "base/text_table.h"
 #include "distill/layout_strip.h"
+#include "evaluate/score.h"
 
 namespace molt {
 namespace model_cards {
@@ -37,10 +38,9 @@ std::string sentence(const OrderedJson& stage) {
   return text + ".";
 }
 
-std::string score_text(const OrderedJson& entry, const std::string& task) {
+std::string score_cell(const OrderedJson& entry, const std::string& task) {
   if (!entry.contains("scores") || !entry["scores"].contains(task)) return "";
-  const OrderedJson& score = entry["scores"][task];
-  return concat(fixed_text(score.value("accuracy", 0.0), 3), " ± ", fixed_text(score.value("standard_error", 0.0), 3));
+  return score_text(entry["scores"][task], " ± ");
 }
 
 // "…/H-30/export" is stage H-30's; what is no stage's is taken for the teacher's.
@@ -86,7 +86,7 @@ ModelCard stage_card(const OrderedJson& index, const std::string& name, const Js
   }
   if (stage->contains("scores")) {
     for (const auto& [task, score] : (*stage)["scores"].items()) {
-      card.scores.push_back({task, score_text(index["teacher"], task), score_text(*stage, task)});
+      card.scores.push_back({task, score_cell(index["teacher"], task), score_cell(*stage, task)});
     }
   }
   card.throughput = throughput_rows(bench, index, name);

@@ -311,13 +311,12 @@ class RecipeRun {
       const fs::path output = folder(name) / "scores" / task_name;
       keep_resolved_config(output, to_yaml(task), fs::exists(output / "config.yaml"));
       if (!model) model = open_model();
-      const std::unique_ptr<Task> made = make_task(task);
-      const TaskScore result =
-          molt::evaluate(*model, tokenizer_, *made,
-                         {.output = output, .identity = model_fingerprint(*model), .template_folder = teacher_folder_});
-      entry["scores"][task_name] = result.to_json();
+      const OrderedJson result =
+          evaluate_task(*model, tokenizer_, task,
+                        {.output = output, .identity = model_fingerprint(*model), .template_folder = teacher_folder_});
+      entry["scores"][task_name] = result;
       index_.write();
-      log_info(concat(name, ": ", task_name, " ", result.score.accuracy(), " +- ", result.score.standard_error()));
+      log_info(concat(name, ": ", task_name, " ", score_text(result)));
     }
   }
 

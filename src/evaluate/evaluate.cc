@@ -11,6 +11,7 @@
 #include "base/interrupt.h"
 #include "base/random.h"
 #include "evaluate/answer/answer.h"
+#include "evaluate/perplexity.h"
 #include "evaluate/sample_file.h"
 #include "infer/text_generation.h"
 #include "ops/linear_loss/linear_loss.h"
@@ -148,6 +149,20 @@ TaskScore evaluate(const Model& model, std::shared_ptr<const Tokenizer> tokenize
   const TaskScore score = samples.finish();
   if (!options.output.empty()) write_json(options.output / "score.json", score.to_json());
   return score;
+}
+
+PerplexityOptions perplexity_options(const TaskConfig& config, const EvaluateOptions& options) {
+  return {.window = config.window,
+          .stride = config.stride,
+          .limit = config.limit,
+          .output = options.output,
+          .identity = options.identity};
+}
+
+OrderedJson evaluate_task(const Model& model, std::shared_ptr<const Tokenizer> tokenizer, const TaskConfig& config,
+                          const EvaluateOptions& options) {
+  if (config.name != "perplexity") return evaluate(model, std::move(tokenizer), *make_task(config), options).to_json();
+  return measure_perplexity(model, *tokenizer, config.data, perplexity_options(config, options)).to_json();
 }
 
 TaskEvaluator::TaskEvaluator(std::string name, std::shared_ptr<const Task> task, std::shared_ptr<const Tokenizer> tokenizer)

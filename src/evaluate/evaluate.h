@@ -7,6 +7,7 @@
 
 #include "base/files.h"
 #include "base/json.h"
+#include "evaluate/perplexity.h"
 #include "evaluate/score.h"
 #include "evaluate/task.h"
 #include "model/model.h"
@@ -27,6 +28,13 @@ struct EvaluateOptions {
 // one of more samples adds what is missing. What was thought before "</think>" is kept, and not searched for an answer.
 TaskScore evaluate(const Model& model, std::shared_ptr<const Tokenizer> tokenizer, const Task& task,
                    const EvaluateOptions& options = {});
+
+// What an evaluation's settings mean for perplexity.
+PerplexityOptions perplexity_options(const TaskConfig& config, const EvaluateOptions& options);
+
+// Any of task_names(): what evaluate() finds, or measure_perplexity(), as score.json has it.
+OrderedJson evaluate_task(const Model& model, std::shared_ptr<const Tokenizer> tokenizer, const TaskConfig& config,
+                          const EvaluateOptions& options = {});
 
 // Log-probability of each continuation after the prompt, summed over its tokens.
 std::vector<double> continuation_log_probabilities(const Model& model, const std::vector<std::int32_t>& prompt,

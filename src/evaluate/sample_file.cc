@@ -18,12 +18,6 @@ std::int64_t total(const Task& task) {
   return count;
 }
 
-void check_identity(const fs::path& path, const Json& identity) {
-  if (!fs::exists(path)) return write_json(path, identity);
-  require(read_json(path) == identity, path.string(),
-          ": the folder holds results of another model or task, or of other settings; choose another --output");
-}
-
 // What decides on a sample; more of them can be added.
 std::string settings(const Task& task) {
   TaskConfig config = task.config();
@@ -33,6 +27,14 @@ std::string settings(const Task& task) {
 
 }  // namespace sample_file_detail
 
+void keep_identity(const fs::path& folder, const Json& identity) {
+  const fs::path path = folder / "evaluation.json";
+  fs::create_directories(folder);
+  if (!fs::exists(path)) return write_json(path, identity);
+  require(read_json(path) == identity, path.string(),
+          ": the folder holds results of another model or task, or of other settings; choose another --output");
+}
+
 SampleFile::SampleFile(const Task& task, const fs::path& folder, const std::string& identity)
     : task_(task), progress_("evaluate " + task.name(), sample_file_detail::total(task), "answers") {
   using namespace sample_file_detail;
@@ -41,9 +43,8 @@ SampleFile::SampleFile(const Task& task, const fs::path& folder, const std::stri
     require(fresh, "task ", task.name(), ": found the id \"", item.id, "\" twice, expected one of each");
   }
   if (!folder.empty()) {
-    fs::create_directories(folder);
-    check_identity(folder / "evaluation.json",
-                   {{"task", task.name()}, {"model", identity}, {"items", task.items().size()}, {"settings", settings(task)}});
+    keep_identity(folder,
+                  {{"task", task.name()}, {"model", identity}, {"items", task.items().size()}, {"settings", settings(task)}});
     const fs::path path = folder / "samples.jsonl";
     writer_ = std::make_unique<LineWriter>(path);
     read(path);

@@ -14,10 +14,13 @@
 
 namespace molt {
 
+// Keeps `identity` (what decides on an evaluation's results) as folder/evaluation.json. UserError where it says something else.
+void keep_identity(const fs::path& folder, const Json& identity);
+
 class SampleFile {
  public:
-  // Continues folder/samples.jsonl; an empty folder keeps nothing. folder/evaluation.json says what the samples are of: the task
-  // and its settings but for `samples`, the number of items, and `identity`. UserError where it says something else.
+  // Continues folder/samples.jsonl; an empty folder keeps nothing. They must be of the same task and its settings but for
+  // `samples`, the same number of items, and `identity` (keep_identity).
   SampleFile(const Task& task, const fs::path& folder, const std::string& identity);
 
   std::int64_t wanted(const TaskItem& item) const;  // samples of the item

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "base/error.h"
+#include "base/text_table.h"
 #include "evaluate/answer/answer.h"
 
 namespace molt {
@@ -18,6 +20,14 @@ double Score::standard_error() const {
   if (items_ == 0) return 0;
   const auto n = static_cast<double>(items_);
   return std::sqrt(std::max(0.0, squares_ / n - accuracy() * accuracy()) / n);
+}
+
+std::string score_text(const OrderedJson& score, const std::string& between) {
+  const double error = score.value("standard_error", 0.0);
+  if (!score.contains("perplexity")) return concat(fixed_text(score.value("accuracy", 0.0), 3), between, fixed_text(error, 3));
+  // The error is that of the loss, whose exponential the perplexity is.
+  const double perplexity = score["perplexity"].get<double>();
+  return concat("perplexity ", fixed_text(perplexity, 3), between, fixed_text(perplexity * error, 3));
 }
 
 double pass_at(std::int64_t n, std::int64_t c, std::int64_t k) {

@@ -39,6 +39,9 @@ struct TaskScore {
   OrderedJson to_json() const;
 };
 
+// A score.json in a word, with `between` before the standard error: "0.953 +- 0.019", "perplexity 8.31 +- 0.07".
+std::string score_text(const OrderedJson& score, const std::string& between = " +- ");
+
 // 1 - C(n - c, k) / C(n, k): the chance that k of n samples, c of them right, hold a right one (Chen et al. 2021,
 // arXiv 2107.03374, equation 1).
 double pass_at(std::int64_t n, std::int64_t c, std::int64_t k);

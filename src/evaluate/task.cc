@@ -27,6 +27,9 @@ void TaskConfig::visit(ConfigVisitor& v) {
   v.field("top_k", top_k, "Only the k most probable tokens, 0 for all");
   v.field("seed", seed, "Of the samples, and of the order of GPQA's choices");
   if (name == "synthetic") v.field("synthetic", synthetic, "Fresh problems, of the test split unless said otherwise");
+  if (name != "perplexity") return;
+  v.field("window", window, "Tokens that the model sees at once; 0: its context, 2,048 at most");
+  v.field("stride", stride, "New tokens of each window but a text's first; 0: half a window");
 }
 
 std::string to_string(const GroupValue& value) {
@@ -35,7 +38,8 @@ std::string to_string(const GroupValue& value) {
 }
 
 const std::vector<std::string>& task_names() {
-  static const std::vector<std::string> names = {"synthetic", "gsm8k", "math500", "aime24", "amc23", "mmlu", "gpqa", "answers"};
+  static const std::vector<std::string> names = {"synthetic", "gsm8k", "math500", "aime24",    "amc23",
+                                                 "mmlu",      "gpqa",  "answers", "perplexity"};
   return names;
 }
 
@@ -45,7 +49,10 @@ std::unique_ptr<Task> make_task(const TaskConfig& config) {
   require(config.shots <= 0 || !config.shots_data.empty(), "shots_data: expected the file that ", config.shots,
           " examples come from");
   const bool known = std::find(task_names().begin(), task_names().end(), config.name) != task_names().end();
-  require(known, "task: found \"", config.name, "\", expected synthetic, gsm8k, math500, aime24, amc23, mmlu, gpqa or answers");
+  require(known, "task: found \"", config.name,
+          "\", expected synthetic, gsm8k, math500, aime24, amc23, mmlu, gpqa, answers or perplexity");
+  require(config.name != "perplexity",
+          "task perplexity: it has no answers that are right or wrong, expected one of the other tasks");
   require(config.name == "synthetic" || !config.data.empty(), "task ", config.name, ": data: expected its file");
   if (config.name == "synthetic") return tasks::make_synthetic(config);
   if (config.name == "mmlu" || config.name == "gpqa") return tasks::make_multiple_choice(config);

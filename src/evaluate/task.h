@@ -45,6 +45,7 @@ struct TaskConfig {
   std::int64_t top_k = 0;
   std::int64_t seed = 0;  // of sampling, and of the order of GPQA's choices
   SyntheticConfig synthetic;
+  std::int64_t window = 0, stride = 0;  // of perplexity (perplexity.h)
   TaskConfig();
   void visit(ConfigVisitor& visitor);
 };
@@ -62,7 +63,8 @@ class Task {
   virtual std::vector<std::string> stop() const { return {}; }
 };
 
-// Every word that TaskConfig::name may be.
+// Every word that TaskConfig::name may be: tasks, and perplexity, which is no Task but is measured on a file like them
+// (evaluate_task).
 const std::vector<std::string>& task_names();
 
 // Reads the task's file, JSON lines or, where it is called *.csv, CSV with a line of names. A record that is malformed or lacks
@@ -74,6 +76,7 @@ const std::vector<std::string>& task_names();
 //   mmlu       {"question", "choices": […], "answer": index}: the likeliest letter; of the chat form the letter answered
 //   gpqa       {"Question", "Correct Answer", "Incorrect Answer 1" … "3"}: the same, choices shuffled by `seed`
 //   answers    {"prompt" or "messages", "answer"}: prompts as they are, final answers as above
+// UserError for perplexity, which has no answers.
 std::unique_ptr<Task> make_task(const TaskConfig& config);
 
 }  // namespace molt

@@ -13,15 +13,17 @@ std::int64_t Checkpoint::mamba_layers() const {
   return std::count(layout.begin(), layout.end(), "m2");
 }
 
-std::vector<std::string> Collection::tasks() const {
+namespace collecting {
+
+template <class Figure>
+std::vector<std::string> names_of(const std::vector<Checkpoint>& checkpoints,
+                                  std::map<std::string, Figure> Checkpoint::* figures) {
   std::set<std::string> names;
   for (const Checkpoint& checkpoint : checkpoints) {
-    for (const auto& [task, unused] : checkpoint.scores) names.insert(task);
+    for (const auto& [task, unused] : checkpoint.*figures) names.insert(task);
   }
   return {names.begin(), names.end()};
 }
-
-namespace collecting {
 
 fs::path real_path(const fs::path& path) {
   std::error_code error;
@@ -142,7 +144,12 @@ class Collector {
   }
 
   // Of two scores of one task that with more items counts.
-  static void add_score(Checkpoint& checkpoint, const std::string& task, const Score& score) {
+  static void add_score(Checkpoint& checkpoint, const std::string& task, const Json& json, const std::string& place) {
+    if (json.is_object() && json.contains("perplexity")) {
+      checkpoint.perplexities[task] = read_perplexity(json, place);
+      return;
+    }
+    const Score score = read_score(json, place);
     const auto [known, is_new] = checkpoint.scores.emplace(task, score);
     if (!is_new && score.items > known->second.items) known->second = score;
   }
@@ -188,7 +195,7 @@ class Collector {
     require(entry["scores"].is_object(), place, ": scores: expected an object");
     for (const auto& [task, score] : entry["scores"].items()) {
       check_folder_name(task, place + ": scores");
-      add_score(checkpoint, task, read_score(score, concat(place, ": scores: ", task)));
+      add_score(checkpoint, task, score, concat(place, ": scores: ", task));
       add_sample(checkpoint, task, folder / "scores" / task / "samples.jsonl");
     }
   }
@@ -269,7 +276,7 @@ class Collector {
     const auto model = get<std::string>(json, "model", identity.string()),
                task = get<std::string>(json, "task", identity.string());
     Checkpoint& checkpoint = find_or_add(model);
-    if (fs::exists(score)) add_score(checkpoint, task, read_score(read_json(score), score.string()));
+    if (fs::exists(score)) add_score(checkpoint, task, read_json(score), score.string());
     add_sample(checkpoint, task, folder / "samples.jsonl");
   }
 
@@ -302,6 +309,14 @@ class Collector {
 };
 
 }  // namespace collecting
+
+std::vector<std::string> Collection::tasks() const {
+  return collecting::names_of(checkpoints, &Checkpoint::scores);
+}
+
+std::vector<std::string> Collection::texts() const {
+  return collecting::names_of(checkpoints, &Checkpoint::perplexities);
+}
 
 Collection collect(const std::vector<fs::path>& runs) {
   std::vector<std::pair<collecting::Kind, fs::path>> sorted;

@@ -22,6 +22,11 @@ struct Score {
   std::int64_t items = 0;
 };
 
+// Of a text; not an accuracy, so it stands in the table of checkpoints alone.
+struct Perplexity {
+  double value = 0, standard_error = 0;
+};
+
 // Tokens/s of all sequences together: median and extremes over the runs of one benchmark.
 struct Throughput {
   bool prefill = false;
@@ -47,6 +52,7 @@ struct Checkpoint {
   std::optional<double> loss;           // at the end of its training
   std::string objective;                // the loss's: "reverse_kl", "cross_entropy", …
   std::map<std::string, Score> scores;  // by task
+  std::map<std::string, Perplexity> perplexities;  // by task
   std::vector<Throughput> throughput;
   std::optional<Sample> sample;
 
@@ -99,6 +105,7 @@ struct Collection {
 
   const Checkpoint* teacher() const { return reference < 0 ? nullptr : &checkpoints[static_cast<std::size_t>(reference)]; }
   std::vector<std::string> tasks() const;  // every task that has a score, by name
+  std::vector<std::string> texts() const;  // every one that has a perplexity
 };
 
 // UserError for a path that is none of the five kinds.

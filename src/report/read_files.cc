@@ -172,6 +172,11 @@ LayerRanking read_ranking(const fs::path& file, const std::string& name) {
   return ranking;
 }
 
+Perplexity read_perplexity(const Json& value, const std::string& place) {
+  const auto perplexity = get<double>(value, "perplexity", place);
+  return {perplexity, perplexity * get<double>(value, "standard_error", place)};
+}
+
 Score read_score(const Json& value, const std::string& place) {
   return {get<double>(value, "accuracy", place), get<double>(value, "standard_error", place),
           get<std::int64_t>(value, "items", place)};

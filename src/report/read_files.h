@@ -19,6 +19,8 @@ Curve read_curve(const fs::path& run, const std::string& name, double offset);
 bool is_ranking(const fs::path& file);
 LayerRanking read_ranking(const fs::path& file, const std::string& name);
 
+// An object with "perplexity" and "standard_error", that of its logarithm.
+Perplexity read_perplexity(const Json& value, const std::string& place);
 // An object with "accuracy", "standard_error" and "items".
 Score read_score(const Json& value, const std::string& place);
 

@@ -118,6 +118,13 @@ Table checkpoint_table(const Collection& collection) {
                         return found == c.scores.end() ? "" : table_parts::score_text(found->second);
                       }});
   }
+  for (const std::string& text : collection.texts()) {
+    fields.push_back({{concat(text, ", perplexity"), true}, [text](const Checkpoint& c) {
+                        const auto found = c.perplexities.find(text);
+                        if (found == c.perplexities.end()) return std::string();
+                        return concat(fixed(found->second.value, 2), " ± ", fixed(found->second.standard_error, 2));
+                      }});
+  }
   if (const auto setting = main_setting(collection)) {
     fields.push_back({{"tokens/s", true}, [setting](const Checkpoint& c) {
                         const Throughput* row = measured(c, *setting);

@@ -149,6 +149,24 @@ TEST_F(Recipe, WhatWasInterruptedAnywhereEndsAsIfItHadNotBeen) {
   }
 }
 
+TEST_F(Recipe, StagesAreMeasuredByPerplexity) {
+  write_file(folder / "text.txt", "jan has 3 apples . ola has 2 times as many apples as jan . how many apples does ola have ?");
+  RecipeConfig measured = config("a");
+  measured.stages.resize(1);
+  TaskConfig& task = measured.evaluate["prose"];
+  task.name = "perplexity";
+  task.data = (folder / "text.txt").string();
+  run(measured);
+  const Json result = index("a");
+  const double before = result["teacher"]["scores"]["prose"]["perplexity"],
+               after = result["stages"][0]["scores"]["prose"]["perplexity"];
+  EXPECT_GT(before, 1);
+  EXPECT_GT(after, 1);
+  EXPECT_NE(after, before);
+  EXPECT_TRUE(fs::exists(folder / "a/one/scores/prose/windows.jsonl"));
+  EXPECT_NE(read_file(folder / "a/one/export/README.md").find("| prose | perplexity "), std::string::npos);
+}
+
 TEST_F(Recipe, AFinishedStageIsNotDoneAgainAndMustNotChange) {
   run(config("a"));
   const auto written = fs::last_write_time(folder / "a/three/export/model.safetensors");

@@ -188,5 +188,53 @@ TEST_F(EvaluateTest, PerplexityIsThatOfTheWholeWhateverTheWindows) {
   EXPECT_THROW(measure_perplexity(*model_, *tokenizer_, folder_ / "a.txt", {.window = 8, .stride = 8}), UserError);
 }
 
+// 40 texts of some 300 tokens: two packs.
+TEST_F(EvaluateTest, PerplexityGoesOnAfterTheLastPack) {
+  std::string lines, text;
+  for (int i = 0; i < 20; ++i) text += "jan has 3 apples . ola has 2 times as many apples as jan . ";
+  for (int i = 0; i < 40; ++i) lines += to_line(OrderedJson{{"text", concat(text, "how many apples are ", i, " ?")}}) + "\n";
+  write_file(folder_ / "texts.jsonl", lines);
+  const auto measure = [&](const fs::path& output, const std::string& identity = "a") {
+    return measure_perplexity(*model_, *tokenizer_, folder_ / "texts.jsonl", {.output = output, .identity = identity});
+  };
+  const Perplexity whole = measure(folder_ / "whole");
+  EXPECT_EQ(whole.nats, measure_perplexity(*model_, *tokenizer_, folder_ / "texts.jsonl", {}).nats);
+  std::vector<std::string> packs;
+  std::string_view line;
+  for (LineReader reader(folder_ / "whole/windows.jsonl"); reader.next(line);) packs.emplace_back(line);
+  ASSERT_GE(packs.size(), 2u);
+  EXPECT_EQ(read_json(folder_ / "whole/score.json")["perplexity"], whole.perplexity());
+
+  // The first pack is taken as it was found, the torn one is computed again.
+  Json first = Json::parse(packs[0]);
+  first["nats"][0] = first["nats"][0].get<double>() + 100;
+  fs::create_directories(folder_ / "cut");
+  write_file(folder_ / "cut/evaluation.json", read_file(folder_ / "whole/evaluation.json"));
+  std::ofstream(folder_ / "cut/windows.jsonl") << to_line(first) << "\n" << packs[1].substr(0, 30);
+  EXPECT_NEAR(measure(folder_ / "cut").nats, whole.nats + 100, 1e-6);
+  std::ofstream(folder_ / "cut/windows.jsonl") << packs[0] << "\n";
+  EXPECT_EQ(measure(folder_ / "cut").nats, whole.nats);
+  EXPECT_EQ(measure(folder_ / "cut").standard_error, whole.standard_error);
+  EXPECT_NE(error_of([&] { measure(folder_ / "cut", "b"); }).find("another model or task"), std::string::npos);
+  std::ofstream(folder_ / "cut/windows.jsonl") << R"({"pack": 7, "nats": [1], "tokens": [1]})" << "\n";
+  EXPECT_NE(error_of([&] { measure(folder_ / "cut"); }).find("windows.jsonl:1: found figures of other windows"),
+            std::string::npos);
+}
+
+TEST_F(EvaluateTest, PerplexityIsATaskOfConfigurations) {
+  write_file(folder_ / "a.txt", "jan has 3 apples . how many apples does jan have ?");
+  TaskConfig config;
+  parse_config(concat("{name: perplexity, data: ", (folder_ / "a.txt").string(), ", window: 8, stride: 3}"), "r.yaml", {},
+               [&](ConfigVisitor& v) { config.visit(v); });
+  const OrderedJson score = evaluate_task(*model_, tokenizer_, config);
+  EXPECT_EQ(score["perplexity"], measure_perplexity(*model_, *tokenizer_, config.data, {.window = 8, .stride = 3}).perplexity());
+  EXPECT_EQ(score_text(score).rfind("perplexity ", 0), 0u);
+  EXPECT_EQ(score_text(OrderedJson{{"accuracy", 0.953125}, {"standard_error", 0.019}}), "0.953 +- 0.019");
+  EXPECT_EQ(error_of([&] { make_task(config); }),
+            "task perplexity: it has no answers that are right or wrong, expected one of the other tasks");
+  config.data.clear();
+  EXPECT_EQ(error_of([&] { evaluate_task(*model_, tokenizer_, config); }), "task perplexity: data: expected a file of text");
+}
+
 }  // namespace evaluate_tests
 }  // namespace molt

@@ -75,3 +75,7 @@ def test_perplexity_is_measured(tmp_path):
     done = molt("evaluate", TEACHER, "--task", "perplexity", "--data", text, "--json", "--device", "cpu", "--output", tmp_path / "out")
     found = json.loads(done.stdout)[0]
     assert found["bytes"] == len(text.read_text()) and found["perplexity"] > 1
+    (folder,) = (tmp_path / "out").iterdir()
+    assert json.loads((folder / "perplexity/score.json").read_text())["perplexity"] == found["perplexity"]
+    again = molt("evaluate", TEACHER, "--task", "perplexity", "--data", text, "--device", "cpu", "--output", tmp_path / "out")
+    assert f"perplexity {found['perplexity']:.5g}" in again.stdout

@@ -59,6 +59,9 @@ TEST_F(Collect, JoinsThroughputAndEvaluationsByPath) {
   write("more/x/gsm8k/evaluation.json",
         concat(R"({"task": "gsm8k", "items": 4, "model": ")", (folder / "recipe/mmr-2/export").string(), "\"}"));
   write("more/x/gsm8k/score.json", R"({"accuracy": 0.5, "standard_error": 0.25, "items": 4, "correct": 2})");
+  write("more/y/perplexity/evaluation.json",
+        concat(R"({"task": "perplexity", "model": ")", (folder / "teacher").string(), "\"}"));
+  write("more/y/perplexity/score.json", R"({"task": "perplexity", "perplexity": 12.5, "standard_error": 0.02})");
   // Goes on still: not a score yet.
   write("more/y/gsm8k/evaluation.json",
         concat(R"({"task": "gsm8k", "items": 4, "model": ")", (folder / "teacher").string(), "\"}"));
@@ -67,6 +70,14 @@ TEST_F(Collect, JoinsThroughputAndEvaluationsByPath) {
   ASSERT_EQ(found.checkpoints.size(), 4u);
   EXPECT_DOUBLE_EQ(found.checkpoints[2].scores.at("gsm8k").accuracy, 0.5);
   EXPECT_FALSE(found.checkpoints[0].scores.contains("gsm8k"));
+  ASSERT_EQ(found.texts(), std::vector<std::string>{"perplexity"});
+  EXPECT_DOUBLE_EQ(found.checkpoints[0].perplexities.at("perplexity").value, 12.5);
+  EXPECT_DOUBLE_EQ(found.checkpoints[0].perplexities.at("perplexity").standard_error, 0.25) << "of the loss: 0.02";
+  const Table table = checkpoint_table(found);
+  const auto column = std::find_if(table.columns.begin(), table.columns.end(),
+                                   [](const auto& each) { return each.title == "perplexity, perplexity"; });
+  ASSERT_NE(column, table.columns.end());
+  EXPECT_EQ(table.rows[0][static_cast<std::size_t>(column - table.columns.begin())], "12.50 ± 0.25");
 
   const Setting setting = *main_setting(found);
   EXPECT_EQ(setting.words(), "decode, batch 8, context 8,192");
