@@ -92,6 +92,29 @@ OnPolicyOptions on_policy(const TrainConfig& config, const DataConfig& data, con
   return {*data.on_policy, models.tokenizer->stop_tokens(), derive_seed(static_cast<std::uint64_t>(config.seed), "on_policy")};
 }
 
+// Of the configuration's held-out data, in the order of its names. `own`: the objective is the head's.
+std::vector<std::unique_ptr<Evaluator>> held_out_losses(const TrainConfig& config, const RunModels& models, Objective& objective,
+                                                        bool own, const std::shared_ptr<TextSampler>& sampler,
+                                                        const std::string& run_place) {
+  std::vector<std::unique_ptr<Evaluator>> held_out;
+  for (const auto& [name, part] : config.held_out) {
+    // Without a teacher's opinion there is nothing to measure on what the student writes.
+    if (part.data.on_policy && (!config.model.base_model.head.distills() || !own)) continue;
+    const std::string place = concat(run_place, ": held_out.", name, ".data");
+    const auto source = open_source(part.data, models.tokenizer, models.student->config().vocabulary,
+                                    static_cast<std::uint64_t>(config.seed), place);
+    const std::int64_t most = config.training.micro_batch_tokens;
+    std::vector<PackedBatch> batches = held_out_batches(*source, part.tokens, most);
+    if (part.data.on_policy) {
+      held_out.push_back(std::make_unique<OnPolicyLoss>(name, objective, std::move(batches), sampler,
+                                                        on_policy(config, part.data, models, place + ".on_policy"), most));
+    } else {
+      held_out.push_back(std::make_unique<HeldOutLoss>(name, objective, std::move(batches)));
+    }
+  }
+  return held_out;
+}
+
 }  // namespace run_parts
 
 std::shared_ptr<const Model> in_dtype(std::shared_ptr<const Model> model, const std::string& dtype, const std::string& place) {
@@ -219,24 +242,9 @@ LoopResult run_training(const TrainConfig& config, RunModels& models, const RunO
   }
   if (options.position) source->restore(*options.position);
 
-  std::vector<std::unique_ptr<Evaluator>> held_out;
+  const auto held_out = run_parts::held_out_losses(config, models, objective, own != nullptr, sampler, options.place);
   std::vector<Evaluator*> evaluators = options.evaluators;
-  for (const auto& [name, part] : config.held_out) {
-    // Without a teacher's opinion there is nothing to measure on what the student writes.
-    if (part.data.on_policy && (!config.model.base_model.head.distills() || !own)) continue;
-    const auto held_out_source =
-        open_source(part.data, models.tokenizer, vocabulary, seed, concat(options.place, ": held_out.", name, ".data"));
-    const std::int64_t most = config.training.micro_batch_tokens;
-    std::vector<PackedBatch> batches = held_out_batches(*held_out_source, part.tokens, most);
-    if (part.data.on_policy) {
-      const std::string place = concat(options.place, ": held_out.", name, ".data.on_policy");
-      held_out.push_back(std::make_unique<OnPolicyLoss>(name, objective, std::move(batches), sampler,
-                                                        run_parts::on_policy(config, part.data, models, place), most));
-    } else {
-      held_out.push_back(std::make_unique<HeldOutLoss>(name, objective, std::move(batches)));
-    }
-    evaluators.push_back(held_out.back().get());
-  }
+  for (const auto& each : held_out) evaluators.push_back(each.get());
 
   const ExportOptions exported{.max_shard_bytes = shard_bytes(config.shard_size, options.place), .like = models.like};
   std::shared_ptr<const OrderedJson> memory_plan;
