@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <iomanip>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -22,24 +23,68 @@ namespace stored_logits {
 struct Shard {
   at::Tensor offsets, positions, ids, log_probs;
 
-  static Shard open(const fs::path& path, const LogitsManifest& manifest) {
+  // Of that many samples. Nothing in it can lead out of a batch or of the vocabulary.
+  static Shard open(const fs::path& path, const LogitsManifest& manifest, std::int64_t samples) {
     const auto file = SafetensorsFile::open(path);
     Shard shard{file.tensor("offsets"), file.tensor("positions"), file.tensor("ids"), file.tensor("log_probs")};
     const std::int64_t rows = shard.positions.numel(), k = manifest.k;
     const at::ScalarType id = manifest.id_bytes() == 2 ? at::kUInt16 : at::kInt;
-    require(shard.offsets.scalar_type() == at::kLong && shard.offsets.dim() == 1 && shard.offsets.numel() > 1 &&
-                shard.positions.scalar_type() == at::kInt && shard.ids.scalar_type() == id &&
+    require(shard.offsets.scalar_type() == at::kLong && shard.offsets.sizes() == at::IntArrayRef({samples + 1}) &&
+                shard.positions.scalar_type() == at::kInt && shard.positions.dim() == 1 && shard.ids.scalar_type() == id &&
                 shard.log_probs.scalar_type() == at::kHalf && shard.ids.sizes() == at::IntArrayRef({rows, k}) &&
                 shard.log_probs.sizes() == at::IntArrayRef({rows, k + 1}),
-            path.string(), ": expected offsets int64 (samples + 1), positions int32 (rows), ids ", id, " (rows, ", k,
+            path.string(), ": expected offsets int64 (", samples + 1, "), positions int32 (rows), ids ", id, " (rows, ", k,
             ") and log_probs float16 (rows, ", k + 1, ")");
     const auto* offsets = shard.offsets.const_data_ptr<std::int64_t>();
-    const std::int64_t samples = shard.offsets.numel() - 1;
-    require(offsets[0] == 0 && offsets[samples] == rows && std::is_sorted(offsets, offsets + samples), path.string(),
+    require(offsets[0] == 0 && offsets[samples] == rows && std::is_sorted(offsets, offsets + samples + 1), path.string(),
             ": offsets: expected numbers that rise from 0 to the number of rows, ", rows);
+    const auto* positions = shard.positions.const_data_ptr<std::int32_t>();
+    for (std::int64_t i = 0; i < samples; ++i) {
+      std::int32_t before = -1;
+      for (std::int64_t row = offsets[i]; row < offsets[i + 1]; before = positions[row++]) {
+        require(positions[row] > before, path.string(), ": positions: found ", positions[row], " in row ", row,
+                ", expected numbers that rise from 0 in each sample");
+      }
+    }
+    id == at::kInt ? shard.check_ids<std::int32_t>(path, manifest) : shard.check_ids<std::uint16_t>(path, manifest);
     return shard;
   }
+
+ private:
+  template <class Id>
+  void check_ids(const fs::path& path, const LogitsManifest& manifest) const {
+    const Id* const begin = static_cast<const Id*>(ids.const_data_ptr());
+    const auto outside = [&](Id each) { return static_cast<std::int64_t>(each) >= manifest.vocabulary || each < Id{0}; };
+    const Id* const found = std::find_if(begin, begin + ids.numel(), outside);
+    require(found == begin + ids.numel(), path.string(), ": ids: found ", *found, " in row ", (found - begin) / manifest.k,
+            ", expected 0 to ", manifest.vocabulary - 1);
+  }
 };
+
+void check(const LogitsManifest& manifest, const std::string& place) {
+  require(manifest.data.size() == 16 && manifest.data.find_first_not_of("0123456789abcdef") == std::string::npos, place,
+          ": data: found \"", manifest.data, "\", expected 16 hexadecimal digits");
+  const auto within = [&](const char* key, std::int64_t found, std::int64_t least, std::int64_t most) {
+    require(found >= least && found <= most, place, ": ", key, ": found ", found, ", expected ", least, " to ", most);
+  };
+  constexpr std::int64_t many = std::int64_t{1} << 48;
+  within("vocabulary", manifest.vocabulary, 1, std::numeric_limits<std::int32_t>::max());
+  within("k", manifest.k, 1, manifest.vocabulary);
+  within("samples", manifest.samples, 0, many);
+  within("tokens", manifest.tokens, 0, many);
+  within("rows", manifest.rows, 0, many);
+  require(manifest.temperature > 0, place, ": temperature: found ", manifest.temperature, ", expected a positive number");
+  require(manifest.first_samples.size() == manifest.checksums.size(), place, ": first_samples: found ",
+          manifest.first_samples.size(), ", expected one for each of the ", manifest.checksums.size(), " checksums");
+  require(manifest.first_samples.empty() == (manifest.samples == 0), place, ": samples: found ", manifest.samples, " in ",
+          manifest.first_samples.size(), " shards");
+  std::int64_t least = 0;  // a shard holds a sample at least
+  for (const std::int64_t first : manifest.first_samples) {
+    require(first >= least && (least > 0 || first == 0) && first < manifest.samples, place, ": first_samples: found ", first,
+            ", expected numbers that rise from 0 to less than ", manifest.samples, " samples");
+    least = first + 1;
+  }
+}
 
 // Copies one row; Id is the type on disk.
 template <class Id>
@@ -47,6 +92,15 @@ void copy_ids(const at::Tensor& from, std::int64_t row, std::int32_t* to) {
   const std::int64_t k = from.size(1);
   const Id* begin = static_cast<const Id*>(from.const_data_ptr()) + row * k;
   std::copy(begin, begin + k, to);
+}
+
+Shard open_shard(const fs::path& folder, const LogitsManifest& manifest, std::int64_t number) {
+  const fs::path path = shard_path(folder, number);
+  const std::string found = crc32c_text(file_crc32c(path)), &expected = manifest.checksums[number];
+  require(found == expected, path.string(), ": the content is damaged: found the checksum ", found, ", expected ", expected);
+  const auto& starts = manifest.first_samples;
+  const std::int64_t end = number + 1 < std::ssize(starts) ? starts[number + 1] : manifest.samples;
+  return Shard::open(path, manifest, end - starts[number]);
 }
 
 }  // namespace stored_logits
@@ -104,9 +158,7 @@ LogitsManifest LogitsManifest::read(const fs::path& folder) {
   manifest.first_samples = get<std::vector<std::int64_t>>(json, "first_samples", place);
   manifest.checksums = get<std::vector<std::string>>(json, "checksums", place);
   manifest.complete = get<bool>(json, "complete", place);
-  require(manifest.first_samples.size() == manifest.checksums.size() && manifest.k >= 1 && manifest.k <= manifest.vocabulary,
-          place, ": found ", manifest.first_samples.size(), " first_samples, ", manifest.checksums.size(), " checksums and k ",
-          manifest.k, " of ", manifest.vocabulary, ", expected lists of one length and a k within the vocabulary");
+  stored_logits::check(manifest, place);
   return manifest;
 }
 
@@ -124,16 +176,13 @@ StoredLogits::StoredLogits(const std::vector<std::string>& folders, std::string 
             place_, ": found logits of teacher ", manifest.teacher, ", k ", manifest.k, ", temperature ", manifest.temperature,
             " in ", name, ", expected teacher ", first.teacher, ", k ", first.k, ", temperature ", first.temperature, " as in ",
             folders.front());
-    std::vector<std::string> found(manifest.checksums.size());
-    at::parallel_for(0, std::ssize(found), 1, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) found[i] = crc32c_text(file_crc32c(shard_path(name, i)));
+    folder.shards.resize(manifest.checksums.size());
+    at::parallel_for(0, std::ssize(folder.shards), 1, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) folder.shards[i] = stored_logits::open_shard(name, manifest, i);
     });
-    for (std::size_t i = 0; i < found.size(); ++i) {
-      const fs::path path = shard_path(name, static_cast<std::int64_t>(i));
-      require(found[i] == manifest.checksums[i], path.string(), ": the content is damaged: found the checksum ", found[i],
-              ", expected ", manifest.checksums[i]);
-      folder.shards.push_back(stored_logits::Shard::open(path, manifest));
-    }
+    std::int64_t rows = 0;
+    for (const stored_logits::Shard& shard : folder.shards) rows += shard.positions.numel();
+    require(rows == manifest.rows, name, ": found ", rows, " rows, expected ", manifest.rows, " as in manifest.json");
     folders_.push_back(std::move(folder));
   }
 }
@@ -173,12 +222,13 @@ ops::TopProbabilities StoredLogits::rows(const PackedBatch& batch) const {
         std::find_if(folders_.begin(), folders_.end(), [&](const Folder& each) { return each.data == origin.data; });
     require(origin.data != 0 && folder != folders_.end(), place_,
             ": found a sample whose logits are not stored, expected those of ", "the data for which they were written");
+    require(origin.sample >= 0 && origin.sample < folder->manifest.samples, place_, ": ", folder->name, ": found logits of ",
+            folder->manifest.samples, " samples, expected them of sample ", origin.sample, ", too");
     const auto& starts = folder->manifest.first_samples;
     const auto shard = std::upper_bound(starts.begin(), starts.end(), origin.sample) - starts.begin() - 1;
     const stored_logits::Shard& from = folder->shards[shard];
     const std::int64_t local = origin.sample - starts[shard], begin = batch.sequences.offsets[i],
                        length = batch.sequences.offsets[i + 1] - begin;
-    MOLT_CHECK(local + 1 < from.offsets.numel(), "logits: sample ", origin.sample, " is behind the last one of ", folder->name);
     const auto* offsets = from.offsets.const_data_ptr<std::int64_t>() + local;
     const auto* positions = from.positions.const_data_ptr<std::int32_t>();
     const auto* stored = from.log_probs.const_data_ptr<at::Half>();

@@ -108,7 +108,8 @@ void ReferenceModelConfig::visit(ConfigVisitor& v) {
   v.field("logits", logits, "In place of the weights: folders of molt logits --top-k, one for each data set that is read");
   v.choice("dtype", dtype, {"auto", "fp8"}, "auto: the run's; fp8: products of its projections in eight bits");
   if (v.reading())
-    require(logits.empty() || pretrained.path.empty(), v.place(), ": logits: found beside pretrained.path, expected one of them");
+    require(logits.empty() || (pretrained.path.empty() && dtype == "auto"), v.place(),
+            ": logits: found beside pretrained.path or dtype, expected logits alone or a model");
 }
 
 void HeldOutConfig::visit(ConfigVisitor& v) {

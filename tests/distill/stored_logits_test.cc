@@ -9,6 +9,7 @@
 #include <csignal>
 #include <nlohmann/json.hpp>
 
+#include "base/checksum.h"
 #include "base/interrupt.h"
 #include "data/packed_source.h"
 #include "data/prepare.h"
@@ -17,6 +18,7 @@
 #include "distill/support.h"
 #include "distill/write_logits.h"
 #include "formats/hugging_face.h"
+#include "formats/safetensors.h"
 
 namespace molt::stored_logits_test {
 
@@ -177,6 +179,78 @@ TEST_F(StoredLogitsTest, MistakesAreNamed) {
   starts(error_of([&] { open({"data"}); }), shard.string() + ": the content is damaged: found the checksum ");
 }
 
+// Folders whose checksums agree and whose content could not have been written.
+TEST_F(StoredLogitsTest, WhatCannotBeIsRefused) {
+  write("data", small(6));
+  const fs::path logits = folder / "data-logits", path = logits / "manifest.json", shard = logits / "shard-00000.safetensors";
+  const Json good = read_json(path);
+  const auto refused = [&](const Json& manifest, const std::string& begin) {
+    write_json(path, manifest);
+    const std::string error = error_of([&] { open({"data"}); });
+    EXPECT_EQ(error.substr(0, begin.size()), begin);
+    write_json(path, good);
+  };
+  const auto with = [&](const char* key, const Json& value) {
+    Json manifest = good;
+    manifest[key] = value;
+    return manifest;
+  };
+  const std::string place = path.string();
+  for (const char* data : {"", "sixteen letters.", "-123456789012345", "0x34567890123456", "12345678901234567"})
+    refused(with("data", data), place + ": data: found \"" + data + "\", expected 16 hexadecimal digits");
+  refused(with("k", 0), place + ": k: found 0, expected 1 to ");
+  refused(with("k", -5), place + ": k: found -5, expected 1 to ");
+  refused(with("k", 100000), place + ": k: found 100000, expected 1 to ");
+  refused(with("vocabulary", std::int64_t{1} << 40), place + ": vocabulary: found 1099511627776, expected 1 to 2147483647");
+  refused(with("rows", -1), place + ": rows: found -1, expected 0 to ");
+  refused(with("rows", 7), logits.string() + ": found ");
+  refused(with("samples", -1), place + ": samples: found -1, expected 0 to ");
+  refused(with("samples", 41), logits.string() + "/shard-");
+  refused(with("temperature", 0), place + ": temperature: found 0, expected a positive number");
+  refused(with("checksums", Json::array()), place + ": first_samples: found ");
+  Json starts = good["first_samples"];
+  const auto first = [&](std::size_t shard_number, std::int64_t value) {
+    Json changed = starts;
+    changed[shard_number] = value;
+    return with("first_samples", changed);
+  };
+  refused(first(0, 1), place + ": first_samples: found 1, expected numbers that rise from 0 ");
+  refused(first(0, -1), place + ": first_samples: found -1, expected numbers that rise from 0 ");
+  refused(first(1, 0), place + ": first_samples: found 0, expected numbers that rise from 0 ");
+  refused(first(1, 1000), place + ": first_samples: found 1000, expected numbers that rise from 0 ");
+  refused(first(1, starts[1].get<std::int64_t>() + 1), shard.string() + ": expected offsets int64 (");
+
+  // A shard with one value of one tensor set otherwise.
+  const auto changed = [&](const std::string& name, std::int64_t at, std::int64_t value, const std::string& expected) {
+    const std::string before = read_file(shard);
+    NamedTensors tensors;
+    {
+      const auto file = SafetensorsFile::open(shard);
+      for (const char* each : {"offsets", "positions", "ids", "log_probs"}) tensors.emplace_back(each, file.tensor(each).clone());
+    }
+    for (auto& [each, tensor] : tensors) {
+      if (each != name) continue;
+      void* const data = tensor.mutable_data_ptr();
+      name == "offsets"     ? void(static_cast<std::int64_t*>(data)[at] = value)
+      : name == "positions" ? void(static_cast<std::int32_t*>(data)[at] = static_cast<std::int32_t>(value))
+                            : void(static_cast<std::uint16_t*>(data)[at] = static_cast<std::uint16_t>(value));
+    }
+    write_safetensors(shard, tensors);
+    Json checksums = good["checksums"];
+    checksums[0] = crc32c_text(file_crc32c(shard));
+    refused(with("checksums", checksums), shard.string() + expected);
+    write_file(shard, before);
+  };
+  const std::int64_t vocabulary = teacher->config().vocabulary;
+  changed("offsets", 0, 1, ": offsets: expected numbers that rise from 0 to the number of rows, ");
+  changed("offsets", 1, -3, ": offsets: expected numbers that rise from 0 to the number of rows, ");
+  changed("offsets", 1, 100000, ": offsets: expected numbers that rise from 0 to the number of rows, ");
+  changed("positions", 1, -1, ": positions: found -1 in row 1, expected numbers that rise from 0 in each sample");
+  changed("positions", 1, 1 << 30, ": positions: found ");
+  changed("ids", 8, vocabulary, concat(": ids: found ", vocabulary, " in row 1, expected 0 to ", vocabulary - 1));
+  EXPECT_EQ(open({"data"})->about().rows, good["rows"].get<std::int64_t>());
+}
+
 TEST_F(StoredLogitsTest, ABatchOfOtherDataHasNone) {
   write("data", small(6));
   EXPECT_EQ(error_of([&] { open({"data"})->rows(random_batch({5})); }),
@@ -233,7 +307,7 @@ TEST_F(TrainFromLogits, MistakesAreNamed) {
   const auto starts = [](const std::string& text, const std::string& begin) { EXPECT_EQ(text.substr(0, begin.size()), begin); };
   const std::string place = "train.yaml: reference_models.big.logits: ";
   EXPECT_EQ(error_of([&] { config("run", "{logits: [x], pretrained: {path: y}}"); }),
-            "train.yaml: reference_models.big: logits: found beside pretrained.path, expected one of them");
+            "train.yaml: reference_models.big: logits: found beside pretrained.path or dtype, expected logits alone or a model");
   TrainConfig wrong = config("run");
   wrong.model.base_model.head.distillation_temperature = 2;
   starts(error(wrong), place + "found logits at temperature 1, expected the head's distillation_temperature, 2");
