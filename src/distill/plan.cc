@@ -107,9 +107,13 @@ class Planner {
     const double teacher_element = element() + (recipe_.teacher.dtype == "fp8" ? 1 : 0);  // both forms are in memory
     plan.memory.teacher = stage.head.distills() || !fresh.empty() ? parameter_count(teacher_) * teacher_element : 0;
     plan_training(plan.memory, plan.trained, stage.training, dtype_, device_);
-    plan.memory.activations =
-        activation_bytes(student, stage.head.distills() ? &teacher_ : nullptr,
-                         {stage.training.micro_batch_tokens, recompute_of(stage.training.recompute), dtype_, device_});
+    const bool live = stage.head.distills() && recipe_.teacher.logits.empty();
+    plan.memory.activations = activation_bytes(student, live ? &teacher_ : nullptr,
+                                               {.tokens = stage.training.micro_batch_tokens,
+                                                .recompute = recompute_of(stage.training.recompute),
+                                                .dtype = dtype_,
+                                                .device = device_,
+                                                .stored_teacher = stage.head.distills() && !live});
 
     add_sampling(stage, student, context, plan);
     const double weights = plan.parameters * element(), saved = stage.lora ? plan.trained * element() : weights;

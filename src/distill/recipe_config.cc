@@ -103,6 +103,8 @@ void TeacherConfig::visit(ConfigVisitor& v) {
   v.choice("dtype", dtype, {"auto", "fp8"},
            "auto: the run's; fp8: products of its projections in eight bits where its predictions are learnt from");
   v.field("architecture", architecture, "What it is made of, for --dry-run where the folder is not there");
+  if (v.reading())
+    require(logits.empty() || dtype == "auto", v.place(), ": dtype: found fp8 beside logits, expected auto: no model predicts");
 }
 
 void RecipeConfig::visit(ConfigVisitor& v) {

@@ -207,7 +207,7 @@ MemoryPlan plan_run(const TrainConfig& config, RunModels& models, const std::str
     if (trains) values += static_cast<double>(value.numel());
   });
   plan_training(plan, values, config.training, student.dtype(), student.device());
-  plan.activations = activation_bytes(student, teacher.get(),
+  plan.activations = activation_bytes(student, models.logits ? nullptr : teacher.get(),
                                       {.tokens = config.training.micro_batch_tokens,
                                        .recompute = recompute_of(config.training.recompute),
                                        .dtype = student.dtype(),
