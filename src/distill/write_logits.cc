@@ -35,15 +35,11 @@ class Writer {
  public:
   Writer(const Model& teacher, const Tokenizer* tokenizer, const fs::path& data, const fs::path& output,
          const WriteLogitsOptions& options)
-      : teacher_(teacher), data_(data), output_(output), options_(options), lock_(output), stream_(open_shards(data)) {
-    const std::int64_t vocabulary = teacher.config().vocabulary;
-    require(options.k >= 1 && options.k <= vocabulary, "--top-k: found ", options.k, ", expected a number from 1 to ", vocabulary,
-            ", the teacher's vocabulary");
-    require(options.temperature > 0, "--temperature: found ", options.temperature, ", expected a positive number");
+      : teacher_(teacher), data_(data), output_(output), options_(options), stream_(open_shards(data)), lock_(output) {
     manifest_.data = fingerprint_text(data_fingerprint(data));
     manifest_.teacher = model_fingerprint(teacher);
     manifest_.tokenizer = tokenizer ? tokenizer_fingerprint(*tokenizer) : "";
-    manifest_.vocabulary = vocabulary;
+    manifest_.vocabulary = teacher.config().vocabulary;
     manifest_.k = options.k;
     manifest_.temperature = options.temperature;
     if (fs::exists(output / "manifest.json")) go_on(LogitsManifest::read(output));
@@ -163,8 +159,8 @@ class Writer {
   const Model& teacher_;
   const fs::path data_, output_;
   const WriteLogitsOptions options_;
-  const RunLock lock_;
   const std::shared_ptr<const SampleStream> stream_;
+  const RunLock lock_;
   LogitsManifest manifest_;
   Gathered gathered_;
 };
@@ -173,6 +169,10 @@ class Writer {
 
 LogitsManifest write_top_logits(const Model& teacher, const Tokenizer* tokenizer, const fs::path& data, const fs::path& output,
                                 const WriteLogitsOptions& options) {
+  const std::int64_t vocabulary = teacher.config().vocabulary;
+  require(options.k >= 1 && options.k <= vocabulary, "--top-k: found ", options.k, ", expected a number from 1 to ", vocabulary,
+          ", the teacher's vocabulary");
+  require(options.temperature > 0, "--temperature: found ", options.temperature, ", expected a positive number");
   return writing_logits::Writer(teacher, tokenizer, data, output, options).run();
 }
 
