@@ -27,17 +27,26 @@ struct Problem {
     targets = at::randint(vocabulary, {tokens}, options.dtype(at::kLong));
     weights = (at::arange(tokens, options.dtype(at::kLong)) % 100).lt(run.range(3)).to(at::kFloat);
   }
+
+  // The teacher as its k largest probabilities on disk would be.
+  void shorten(std::int64_t k) {
+    const TopProbabilities top = top_probabilities(teacher.hidden, teacher.weight, k);
+    teacher = {{}, {}, {top.ids.to(at::kInt), top.log_probs.to(at::kHalf)}};
+  }
 };
 
-void count(benchmark::State& run, const LossMix& mix) {
-  const double products = mix.diverges() ? 8 : 6;  // three products with the student's head, one with the teacher's
+void count(benchmark::State& run, const TeacherHead& teacher, const LossMix& mix) {
+  // Three products with the student's head, one with the teacher's.
+  const double products = mix.diverges() && teacher.weight.defined() ? 8 : 6;
   const auto elements = static_cast<double>(run.range(0) * run.range(1) * run.range(2));
   run.counters["FLOP/s"] = benchmark::Counter(products * elements * static_cast<double>(run.range(3)) / 100,
                                               benchmark::Counter::kIsIterationInvariantRate);
 }
 
-void loss(benchmark::State& run, bool whole, LossMix mix) {
+// k: of the teacher's largest probabilities; 0: its head is at hand.
+void loss(benchmark::State& run, bool whole, LossMix mix, std::int64_t k = 0) {
   Problem p(run, at::TensorOptions());
+  if (k > 0) p.shorten(k);
   for (auto unused : run) {
     p.hidden.mutable_grad() = at::Tensor();
     p.weight.mutable_grad() = at::Tensor();
@@ -45,12 +54,13 @@ void loss(benchmark::State& run, bool whole, LossMix mix) {
            : linear_loss(p.hidden, p.weight, p.targets, p.weights, mix, p.teacher))
         .sum.backward();
   }
-  count(run, mix);
+  count(run, p.teacher, mix);
 }
 
-void gpu_loss(benchmark::State& run, LossMix mix) {
+void gpu_loss(benchmark::State& run, LossMix mix, std::int64_t k = 0) {
   if (!at::hasCUDA()) return run.SkipWithError("no GPU");
   Problem p(run, at::TensorOptions(at::Device(at::kCUDA, 0)).dtype(at::kBFloat16));
+  if (k > 0) p.shorten(k);
   p.weight.set_grad_dtype(at::kFloat);
   p.weight.mutable_grad() = at::zeros(p.weight.sizes(), p.weight.options().dtype(at::kFloat).requires_grad(false));
   const LossOptions options{p.weights.nonzero().squeeze(1), true};
@@ -72,7 +82,7 @@ void gpu_loss(benchmark::State& run, LossMix mix) {
     wait();
   }
   run.counters["bytes_beyond"] = static_cast<double>(bytes().peak - before);
-  count(run, mix);
+  count(run, p.teacher, mix);
   run.counters["FLOP/s"].value *= 5;
 }
 
@@ -84,6 +94,7 @@ BENCHMARK_CAPTURE(loss, cross_entropy_molt, false, {.cross_entropy = 1})->Apply(
 BENCHMARK_CAPTURE(loss, cross_entropy_libtorch, true, {.cross_entropy = 1})->Apply(shapes);
 BENCHMARK_CAPTURE(loss, reverse_kl_molt, false, {.reverse_kl = 1})->Apply(shapes);
 BENCHMARK_CAPTURE(loss, reverse_kl_libtorch, true, {.reverse_kl = 1})->Apply(shapes);
+BENCHMARK_CAPTURE(loss, reverse_kl_top_64, false, {.reverse_kl = 1}, 64)->Apply(shapes);
 
 void gpu_shapes(benchmark::internal::Benchmark* b) {
   b->Args({8192, 5120, 131072, 100})
@@ -94,6 +105,8 @@ void gpu_shapes(benchmark::internal::Benchmark* b) {
 }
 BENCHMARK_CAPTURE(gpu_loss, cross_entropy, {.cross_entropy = 1})->Apply(gpu_shapes);
 BENCHMARK_CAPTURE(gpu_loss, reverse_kl, {.reverse_kl = 1})->Apply(gpu_shapes);
+BENCHMARK_CAPTURE(gpu_loss, reverse_kl_top_64, {.reverse_kl = 1}, 64)->Apply(gpu_shapes);
+BENCHMARK_CAPTURE(gpu_loss, reverse_kl_top_256, {.reverse_kl = 1}, 256)->Apply(gpu_shapes);
 BENCHMARK_CAPTURE(gpu_loss, mix, {.cross_entropy = 0.3, .forward_kl = 0.3, .reverse_kl = 0.4})->Apply(gpu_shapes);
 
 }  // namespace linear_loss_bench
