@@ -157,9 +157,10 @@ TEST(TopLoss, TakesRoundedLogarithms) {
   for (const at::Device device : test_devices()) {
     const Problem p = problem(60, 100);
     const TopProbabilities top = top_probabilities(p.teacher_hidden, p.teacher_weight, 8);
-    const TeacherHead rounded{{}, {}, {top.ids.to(device, at::kInt), top.log_probs.to(device, at::kHalf)}};
     const auto exact = [&](const at::TensorOptions& like) { return p.top(8, 1, like); };
-    const auto stored = [&](const at::TensorOptions&) { return rounded; };
+    const auto stored = [&](const at::TensorOptions& like) {
+      return TeacherHead{{}, {}, {top.ids.to(like.device(), at::kInt), top.log_probs.to(like.device(), at::kHalf)}};
+    };
     expect_same(loss_function(p, kMixes[5], false, stored), loss_function(p, kMixes[5], true, exact), {p.hidden, p.weight},
                 device, at::kFloat, 2e-2);
     expect_same(loss_function(p, kMixes[5], false, stored), loss_function(p, kMixes[5], true, stored), {p.hidden, p.weight},

@@ -25,7 +25,10 @@ void top_chunk_losses(const Chunk& chunk, const TopProbabilities& top, const Los
   at::Tensor dense = chunk.teacher;
   at::mul_out(dense, chunk.logits, at::scalar_tensor(1 / mix.temperature, at::kDouble));
   dense.scatter_(1, ids, -std::numeric_limits<double>::infinity());
-  const at::Tensor others = top_chunk::finite(dense.logsumexp(1, /*keepdim=*/true));
+  // In place: LibTorch's logsumexp takes as much memory again.
+  const at::Tensor most = top_chunk::finite(dense.amax(1, /*keepdim=*/true));
+  const at::Tensor sum = dense.sub_(most).exp_().sum(1, /*keepdim=*/true);  // from 1 up, the largest one's part; 0 of none
+  const at::Tensor others = top_chunk::finite(sum.log() + most);
 
   const bool wanted = chunk.slope.defined(), plain = mix.cross_entropy != 0 || mix.z != 0;
   const at::Tensor outcomes = at::cat({chunk.logits.gather(1, ids), others * mix.temperature}, 1);
@@ -38,7 +41,7 @@ void top_chunk_losses(const Chunk& chunk, const TopProbabilities& top, const Los
                 .slope = wanted ? outcomes : at::Tensor()},
                divergences, {{}, losses.forward_kl, losses.reverse_kl, losses.jsd, {}});
   if (wanted) {
-    dense.sub_(others).exp_().mul_(outcomes.slice(1, k));
+    dense.mul_(outcomes.slice(1, k) / sum.clamp_min(1));
     dense.scatter_(1, ids, outcomes.slice(1, 0, k));
   }
   if (chunk.targets.defined()) {
