@@ -15,6 +15,7 @@
 #include "data/prepare.h"
 #include "data/sample_stream.h"
 #include "distill/objective.h"
+#include "distill/recipe.h"
 #include "distill/support.h"
 #include "distill/write_logits.h"
 #include "formats/hugging_face.h"
@@ -328,6 +329,24 @@ TEST_F(TrainFromLogits, MistakesAreNamed) {
   words.replace(words.find("\"" + word + "\""), word.size() + 2, "\"otherwise\"");
   write_file(folder / "student" / "tokenizer.json", words);
   starts(error(config("run")), place + "found logits of a teacher with tokenizer ");
+}
+
+// In a recipe the teacher is at hand for what it alone can do, and its logits are learnt from.
+TEST_F(TrainFromLogits, ARecipeLearnsFromThem) {
+  const auto recipe = [&](const std::string& output, const std::string& pretrained) {
+    const auto at = [&](const std::string& name) { return (folder / name).string(); };
+    return parse<RecipeConfig>(
+        concat("teacher: {pretrained: {path: ", at(pretrained), "}, logits: [", at("data-logits"), "]}\n", "output: ", at(output),
+               "\ndevice: cpu\ndata: {path: ", at("data"), "}\n", "training: {steps: 3, micro_batch_tokens: 100}\nstages:\n",
+               "  - {name: one, mamba_layers: 1, choose: {method: list, layers: [1]}, ",
+               "convert: {state_size: 8, dt_rank: 4}, match: {steps: 2}, ", "head: {distillation_model: teacher}}\n"),
+        "recipe.yaml");
+  };
+  run_recipe(recipe("recipe", "teacher"), {"recipe.yaml", {}});
+  EXPECT_GT(read_json(folder / "recipe" / "recipe.json")["stages"][0]["loss"].get<double>(), 0);
+  write_folder(*new_teacher(4, 9), folder / "stranger");
+  const std::string error = error_of([&] { run_recipe(recipe("other", "stranger"), {"recipe.yaml", {}}); });
+  EXPECT_NE(error.find("recipe.yaml: teacher.logits: found logits of another teacher than "), std::string::npos) << error;
 }
 
 }  // namespace molt::stored_logits_test
