@@ -169,7 +169,8 @@ TEST(StoreKv, WritesRowsToTheirSlots) {
 
 TEST(StoreQkv, IsRotationThenStoring) {
   for (const at::Device device : test_devices()) {
-    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kDouble}) {
+      if (device.is_cuda() && dtype == at::kDouble) continue;
       const at::TensorOptions options = at::TensorOptions(device).dtype(dtype);
       for (const std::int64_t turned : {0, 6, 12}) {
         const at::Tensor qkv = test_normal({5, 8 * 12}, 1).to(options),
@@ -183,13 +184,15 @@ TEST(StoreQkv, IsRotationThenStoring) {
         const at::Tensor q = store_qkv(qkv, 4, table, k, v, slots);
         const QueryKeyValue parts = rotary_qkv(qkv, 4, 2, table);
         store_kv(parts.k, parts.v, k_expected, v_expected, slots);
-        const double tolerance = dtype == at::kFloat ? 1e-6 : 5e-3;
+        const double tolerance = dtype == at::kBFloat16 ? 5e-3 : 1e-6;
         EXPECT_LT(relative_error(q, parts.q), tolerance);
         EXPECT_LT(relative_error(k, k_expected), tolerance);
         EXPECT_TRUE(v.equal(v_expected));
       }
     }
   }
+  const at::Tensor cache = at::ones({1, 16, 1, 4});
+  EXPECT_THROW(store_qkv(at::ones({1, 12}), 1, {}, cache, cache.clone(), at::tensor({16}, at::kLong)), std::logic_error);
 }
 
 }  // namespace attention_cache_test

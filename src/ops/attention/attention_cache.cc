@@ -10,6 +10,7 @@
 #include "ops/attention/attention_cpu.h"
 #include "ops/attention/attention_cuda.h"
 #include "ops/attention/attention_decode.h"
+#include "ops/attention/store_qkv_cpu.h"
 #include "ops/lanes.h"
 
 namespace molt::ops {
@@ -145,20 +146,50 @@ void check(const at::Tensor& q, const at::Tensor& k_cache, const at::Tensor& v_c
                " tokens, its blocks hold ", context.block_table.size(1) * k_cache.size(1));
 }
 
+void check_slots(const at::Tensor& slots, const at::Tensor& cache) {
+  const std::int64_t capacity = cache.size(0) * cache.size(1);
+  MOLT_CHECK(cache.size(1) % kTile == 0, "store_kv: blocks of ", cache.size(1), " positions, expected a multiple of ", kTile);
+  const auto* slot = slots.const_data_ptr<std::int64_t>();
+  for (std::int64_t t = 0; t < slots.numel(); ++t)
+    MOLT_CHECK(slot[t] >= 0 && slot[t] < capacity, "store_kv: slot ", slot[t], " of ", capacity);
+}
+
 template <class T>
 void store_in_tiles(const at::Tensor& from, const at::Tensor& cache, const at::Tensor& slots) {
-  const std::int64_t row = from.size(1) * from.size(2), capacity = cache.size(0) * cache.size(1);
-  MOLT_CHECK(cache.size(1) % kTile == 0, "store_kv: blocks of ", cache.size(1), " positions, expected a multiple of ", kTile);
+  const std::int64_t row = from.size(1) * from.size(2);
   const auto* slot = slots.const_data_ptr<std::int64_t>();
   const T* source = from.const_data_ptr<T>();
   T* target = cache.mutable_data_ptr<T>();
   at::parallel_for(0, from.size(0), std::max<std::int64_t>(1, 16384 / row), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t t = begin; t < end; ++t) {
-      MOLT_CHECK(slot[t] >= 0 && slot[t] < capacity, "store_kv: slot ", slot[t], " of ", capacity);
       T* to = target + slot[t] / kTile * kTile * row + slot[t] % kTile;
       for (std::int64_t i = 0; i < row; ++i) to[i * kTile] = source[t * row + i];
     }
   });
+}
+
+template <class T>
+at::Tensor store_qkv_in_tiles(const at::Tensor& qkv, std::int64_t heads, const RotaryTable& table, const at::Tensor& k_cache,
+                              const at::Tensor& v_cache, const at::Tensor& slot_mapping) {
+  const at::Tensor rows = qkv.stride(1) == 1 ? qkv : qkv.contiguous(), slots = slot_mapping.contiguous();
+  check_slots(slots, k_cache);
+  const std::int64_t size = k_cache.size(3);
+  const bool turns = table.cos.defined();
+  at::Tensor q = at::empty({qkv.size(0), heads, size}, qkv.options());
+  store_qkv_cpu(StoreQkv<T>{.tokens = qkv.size(0),
+                            .heads = heads,
+                            .kv_heads = k_cache.size(2),
+                            .head_size = size,
+                            .qkv = rows.const_data_ptr<T>(),
+                            .stride = rows.stride(0),
+                            .cos = turns ? table.cos.const_data_ptr<float>() : nullptr,
+                            .sin = turns ? table.sin.const_data_ptr<float>() : nullptr,
+                            .half = turns ? table.cos.size(1) : 0,
+                            .slots = slots.const_data_ptr<std::int64_t>(),
+                            .q = q.mutable_data_ptr<T>(),
+                            .k_cache = k_cache.mutable_data_ptr<T>(),
+                            .v_cache = v_cache.mutable_data_ptr<T>()});
+  return q;
 }
 
 }  // namespace attention_cache
@@ -192,6 +223,7 @@ void store_kv(const at::Tensor& k, const at::Tensor& v, const at::Tensor& k_cach
   const bool is_double = k.scalar_type() == at::kDouble;
   const auto store = is_double ? attention_cache::store_in_tiles<double> : attention_cache::store_in_tiles<float>;
   const at::Tensor slots = slot_mapping.contiguous();
+  attention_cache::check_slots(slots, k_cache);
   store(k.contiguous(), k_cache, slots);
   store(v.contiguous(), v_cache, slots);
 }
@@ -212,6 +244,11 @@ at::Tensor store_qkv(const at::Tensor& qkv, std::int64_t heads, const RotaryTabl
                  (!table.cos.defined() || (table.cos.size(0) == qkv.size(0) && 2 * table.cos.size(1) <= size)),
              "store_qkv: qkv ", qkv.sizes(), ", ", heads, " heads, caches ", k_cache.sizes(), ", slots ", slot_mapping.sizes());
   if (has_decode_kernel(qkv, size)) return store_qkv_cuda(qkv, heads, table, k_cache, v_cache, slot_mapping);
+  if (attention_cache::in_tiles(k_cache)) {
+    const bool is_double = qkv.scalar_type() == at::kDouble;
+    const auto store = is_double ? attention_cache::store_qkv_in_tiles<double> : attention_cache::store_qkv_in_tiles<float>;
+    return store(qkv, heads, table, k_cache, v_cache, slot_mapping);
+  }
   const auto [q, k, v] = rotary_qkv(qkv, heads, kv_heads, table);
   store_kv(k, v, k_cache, v_cache, slot_mapping);
   return q;

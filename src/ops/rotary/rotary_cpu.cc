@@ -1,32 +1,16 @@
 // Rotary embedding on the CPU: a thread has a run of tokens.
+#include "ops/rotary/rotary_cpu.h"
+
 #include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
-#include "ops/lanes.h"
 #include "ops/rotary/rotary_kernels.h"
 
 namespace molt::ops {
 
 namespace rotary_cpu {
-
-// Turns the heads of one token: pairs (first half, second half) by (cos, sin), or back with direction -1; copies what lies
-// beyond.
-template <class T>
-MOLT_INLINE void turn_heads(const T* from, std::int64_t head_stride, T* to, std::int64_t heads, std::int64_t head_size,
-                            const float* cos, const float* sin, std::int64_t half, T direction) {
-  for (std::int64_t head = 0; head < heads; ++head, from += head_stride, to += head_size) {
-#pragma omp simd
-    for (std::int64_t i = 0; i < half; ++i) {
-      const T a = from[i], b = from[i + half], c = T(cos[i]), s = direction * T(sin[i]);
-      to[i] = a * c - b * s;
-      to[i + half] = b * c + a * s;
-    }
-    if (2 * half < head_size) std::memcpy(to + 2 * half, from + 2 * half, (head_size - 2 * half) * sizeof(T));
-  }
-}
 
 template <class T>
 MOLT_INLINE void turn_tokens(const RotaryWork& work, std::int64_t begin, std::int64_t end) {
