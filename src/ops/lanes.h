@@ -2,6 +2,7 @@
 // always-inlined template over float and double and called from functions marked MOLT_CLONES, which the compiler emits for
 // several generations of CPUs; the best one is taken at run time. In double precision the functions are the standard library's.
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -57,11 +58,13 @@ MOLT_INLINE Lanes<Scalar, kBytes> splat(Scalar value) {
   return value - Lanes<Scalar, kBytes>{};
 }
 
-// The same of a value that the compiler does not see: with a constant limit GCC 12 makes a compare and a blend of larger().
+// The same, but the compiler does not see the value: with a constant limit GCC 12 makes a compare and a blend of larger(). (Of an
+// unseen scalar it would make the vector element by element.)
 template <class Scalar, int kBytes = 32>
 MOLT_INLINE Lanes<Scalar, kBytes> splat_unseen(Scalar value) {
-  asm("" : "+m"(value));
-  return splat<Scalar, kBytes>(value);
+  Lanes<Scalar, kBytes> lanes = splat<Scalar, kBytes>(value);
+  asm("" : "+m"(lanes));
+  return lanes;
 }
 
 template <int kBytes = 32, class Scalar>
@@ -190,6 +193,22 @@ MOLT_INLINE float sum(const Lanes<float, 64>& v) {
   Lanes<float> halves[2];
   std::memcpy(halves, &v, sizeof v);
   return sum(Lanes<float>(halves[0] + halves[1]));
+}
+
+// The largest element.
+MOLT_INLINE float maximum_of(const Lanes<float>& v) {
+  using Bits = LanesOf<float>::Bits;
+  const Lanes<float> fours = larger(v, Lanes<float>(__builtin_shuffle(v, Bits{4, 5, 6, 7, 0, 1, 2, 3})));
+  const Lanes<float> twos = larger(fours, Lanes<float>(__builtin_shuffle(fours, Bits{2, 3, 0, 1, 6, 7, 4, 5})));
+  return std::max(twos[0], twos[1]);
+}
+MOLT_INLINE double maximum_of(const Lanes<double>& v) {
+  return std::max(std::max(v[0], v[2]), std::max(v[1], v[3]));
+}
+MOLT_INLINE float maximum_of(const Lanes<float, 64>& v) {
+  Lanes<float> halves[2];
+  std::memcpy(halves, &v, sizeof v);
+  return maximum_of(larger(halves[0], halves[1]));
 }
 
 // One vector whose element i is the sum of the elements of rows[i], for as many rows as a vector has elements.
