@@ -12,6 +12,7 @@
 #include "ops/attention/attention_decode.h"
 #include "ops/attention/store_qkv_cpu.h"
 #include "ops/lanes.h"
+#include "ops/new_tensor.h"
 
 namespace molt::ops {
 
@@ -30,7 +31,7 @@ template <class T>
 at::Tensor on_cpu(const at::Tensor& q, const at::Tensor& k_cache, const at::Tensor& v_cache, const Sequences& fresh,
                   const PagedContext& context, double scale, std::optional<std::int64_t> window) {
   const at::Tensor queries = q.stride(2) == 1 ? q : q.contiguous();
-  at::Tensor out = at::empty({q.size(0), q.size(1), q.size(2)}, q.options());
+  at::Tensor out = new_tensor({q.size(0), q.size(1), q.size(2)}, q);
   const auto cache_rows = [](const at::Tensor& cache) -> HeadRows<const T> {
     return {cache.const_data_ptr<T>(), cache.stride(1), cache.stride(2)};
   };
@@ -175,7 +176,7 @@ at::Tensor store_qkv_in_tiles(const at::Tensor& qkv, std::int64_t heads, const R
   check_slots(slots, k_cache);
   const std::int64_t size = k_cache.size(3);
   const bool turns = table.cos.defined();
-  at::Tensor q = at::empty({qkv.size(0), heads, size}, qkv.options());
+  at::Tensor q = new_tensor({qkv.size(0), heads, size}, qkv);
   store_qkv_cpu(StoreQkv<T>{.tokens = qkv.size(0),
                             .heads = heads,
                             .kv_heads = k_cache.size(2),

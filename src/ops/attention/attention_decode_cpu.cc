@@ -5,11 +5,11 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <memory>
 #include <vector>
 
 #include "ops/attention/attention_cpu.h"
 #include "ops/lanes.h"
+#include "ops/scratch.h"
 
 namespace molt::ops {
 
@@ -271,7 +271,7 @@ void attend_spans(const AttentionForward<T>& work, void (*run)(const AttentionFo
   const std::int64_t stride = (longest + 3 * kTile - 1) / kTile * kTile;  // whole tiles at both ends
   tasks.push_back({});                                                    // what comes after the last one: nothing
   at::parallel_for(0, count, std::max<std::int64_t>(1, 65536 / each), [&](std::int64_t begin, std::int64_t end) {
-    const std::unique_ptr<T[]> scores(new T[shape.group() * (stride + 1)]);
+    Scratch<T> scores(shape.group() * (stride + 1));
     for (std::int64_t task = begin; task < end; ++task) run(work, &tasks[task], scores.get(), stride);
   });
 }

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "ops/autograd.h"
 #include "ops/cuda_dispatch.h"
+#include "ops/new_tensor.h"
 #include "ops/rms_norm/rms_norm_cpu.h"
 #include "ops/rms_norm/rms_norm_cuda.h"
 #include "ops/sum_shares.h"
@@ -73,7 +74,7 @@ Normed forward(const at::Tensor& x, const at::Tensor& residual, const at::Tensor
   const c10::DeviceGuard guard(x.device());
   const at::ScalarType precise = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   const std::int64_t rows = x.numel() / x.size(-1);
-  Normed out{at::empty_like(x), residual.defined() ? at::empty_like(x) : x,
+  Normed out{new_tensor(x.sizes(), x), residual.defined() ? new_tensor(x.sizes(), x) : x,
              keep ? at::empty({rows}, x.options().dtype(precise)) : at::Tensor()};
 #ifdef MOLT_CUDA
   if (x.is_cuda()) {

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "ops/autograd.h"
 #include "ops/cuda_dispatch.h"
+#include "ops/new_tensor.h"
 #include "ops/rotary/rotary_kernels.h"
 
 namespace molt::ops {
@@ -114,7 +115,7 @@ RotaryTable rotary_table(const Rotary& rotary, const at::Tensor& given) {
   const std::int64_t tokens = given.size(0), half = frequencies.size(0);
   const at::Tensor positions = given.scalar_type() == at::kInt ? given.contiguous() : given.to(at::kLong).contiguous();
   const at::Tensor speeds = frequencies.contiguous();
-  RotaryTable table{at::empty({tokens, half}, speeds.options()), at::empty({tokens, half}, speeds.options())};
+  RotaryTable table{new_tensor({tokens, half}, speeds), new_tensor({tokens, half}, speeds)};
   const RotaryTableWork work{.positions = data(positions),
                              .wide_positions = positions.scalar_type() == at::kLong,
                              .frequencies = speeds.const_data_ptr<float>(),

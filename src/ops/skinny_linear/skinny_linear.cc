@@ -6,6 +6,7 @@
 #include <c10/core/InferenceMode.h>
 
 #include "base/error.h"
+#include "ops/new_tensor.h"
 #include "ops/skinny_linear/skinny_linear_kernels.h"
 #ifdef MOLT_CUDA
 #include <c10/cuda/CUDAStream.h>
@@ -35,7 +36,7 @@ Products<T> products(const at::Tensor& x, const at::Tensor& weight, const at::Te
 at::Tensor multiply(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const at::Tensor& residual,
                     bool swiglu) {
   const at::Tensor added = residual.defined() ? residual.contiguous() : residual;
-  const at::Tensor y = at::empty({x.size(0), swiglu ? weight.size(0) / 2 : weight.size(0)}, x.options());
+  const at::Tensor y = new_tensor({x.size(0), swiglu ? weight.size(0) / 2 : weight.size(0)}, x);
 #ifdef MOLT_CUDA
   if (x.is_cuda()) {
     const c10::DeviceGuard guard(x.device());
