@@ -3,9 +3,9 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
-#include <memory>
 
 #include "ops/lanes.h"
+#include "ops/scratch.h"
 #include "ops/skinny_linear/skinny_linear_kernels.h"
 
 namespace molt::ops::skinny {
@@ -36,12 +36,20 @@ MOLT_INLINE void sum_products(const float* weight, std::int64_t first, std::int6
   for (int o = 0; o < B::kOutputs; ++o)
 #pragma omp simd
     for (int r = 0; r < B::kRows; ++r) total[o][r] = 0;
-  for (std::int64_t k = 0; k < in; ++k, columns += B::kRows) {
+  // The next outputs' rows are fetched meanwhile, unless they are so long that they would be gone again.
+  constexpr std::int64_t line = 16, near = 16384;  // numbers
+  const std::int64_t next = B::kOutputs * in <= near ? B::kOutputs * in : 0;
+  for (std::int64_t begin = 0; begin < in; begin += line) {
+    const std::int64_t end = std::min(begin + line, in);
 #pragma GCC unroll 8
-    for (int o = 0; o < B::kOutputs; ++o) {
-      const float factor = rows[o][k];
+    for (int o = 0; o < B::kOutputs; ++o) __builtin_prefetch(rows[o] + next + begin);
+    for (std::int64_t k = begin; k < end; ++k, columns += B::kRows) {
+#pragma GCC unroll 8
+      for (int o = 0; o < B::kOutputs; ++o) {
+        const float factor = rows[o][k];
 #pragma omp simd
-      for (int r = 0; r < B::kRows; ++r) total[o][r] += factor * columns[r];
+        for (int r = 0; r < B::kRows; ++r) total[o][r] += factor * columns[r];
+      }
     }
   }
 #pragma GCC unroll 8
@@ -126,7 +134,7 @@ void cpu_multiply(const Products<float>& work) {
                             ? Kernel{prepare_wide, multiply_wide, Wide::kOutputs, Wide::kRows}
                             : Kernel{prepare_narrow, multiply_narrow, Narrow::kOutputs, Narrow::kRows};
   const std::int64_t panels = (work.rows + kernel.rows - 1) / kernel.rows, panel = work.in * kernel.rows;
-  const std::unique_ptr<float[]> columns(new float[panels * panel]);
+  Scratch<float> columns(panels * panel);
   for (std::int64_t i = 0; i < panels; ++i) kernel.prepare(work, i * kernel.rows, columns.get() + i * panel);
   constexpr std::int64_t worth_a_thread = 65536;  // multiplications
   const std::int64_t blocks = (work.out + kernel.outputs - 1) / kernel.outputs;
