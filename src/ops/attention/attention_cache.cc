@@ -42,6 +42,7 @@ at::Tensor on_cpu(const at::Tensor& q, const at::Tensor& k_cache, const at::Tens
                            .tokens = q.size(0),
                            .spans = {}};
   AttentionForward<T> few = many;
+  few.spans.reserve(static_cast<std::size_t>(fresh.count()));
   for (std::int64_t i = 0; i < fresh.count(); ++i) {
     if (fresh.length(i) == 0) continue;
     const std::int32_t* blocks = context.block_table.const_data_ptr<std::int32_t>() + i * context.block_table.size(1);

@@ -111,14 +111,25 @@ MOLT_INLINE void score(const T* queries, std::int64_t query_stride, const T* key
     score_block<F, kQueries, 1>(queries, query_stride, keys, stride, j, soon, head_size, scale, scores, scores_stride);
 }
 
+// All bits of the first `count` lanes.
+template <class F>
+MOLT_INLINE BitsOf<typename F::Vector> first_lanes(std::int64_t count) {
+  using Bits = BitsOf<typename F::Vector>;
+  ElementOf<Bits> lanes[F::kCount];
+#pragma omp simd
+  for (int i = 0; i < F::kCount; ++i) lanes[i] = i < static_cast<ElementOf<Bits>>(count) ? -1 : 0;
+  return load<F::kBytes>(lanes);
+}
+
 // Scores begin … end (in units of log 2) become exponentials, what is before and after them in whole vectors zeros; returns their
 // sum.
 template <class F, class T = typename F::Scalar>
 MOLT_INLINE T exponentials(T* scores, std::int64_t begin, std::int64_t end) {
   using Vector = typename F::Vector;
-  const std::int64_t whole = (end + F::kCount - 1) / F::kCount * F::kCount;
+  const std::int64_t whole = (end + F::kCount - 1) / F::kCount * F::kCount, last = whole - F::kCount;
+  const auto counts = first_lanes<F>(end - last);
   std::fill(scores, scores + begin, -std::numeric_limits<T>::infinity());
-  std::fill(scores + end, scores + whole, -std::numeric_limits<T>::infinity());
+  store(scores + last, counts ? load<F::kBytes>(scores + last) : Vector{} - std::numeric_limits<T>::infinity());
   Vector largest = load<F::kBytes>(scores);
   for (std::int64_t j = F::kCount; j < whole; j += F::kCount) largest = larger(largest, load<F::kBytes>(scores + j));
   const T maximum = maximum_of(largest);
@@ -130,7 +141,7 @@ MOLT_INLINE T exponentials(T* scores, std::int64_t begin, std::int64_t end) {
     total += value;
   }
   std::fill(scores, scores + begin, T(0));
-  std::fill(scores + end, scores + whole, T(0));
+  store(scores + last, counts ? load<F::kBytes>(scores + last) : Vector{});
   return sum(total);
 }
 
@@ -140,11 +151,9 @@ template <class F, int kQueries, bool kWhole, class T = typename F::Scalar>
 MOLT_INLINE void add_weighted(const T* values, const T* soon, const T* weights, std::int64_t weights_stride, std::int64_t left,
                               typename F::Vector* total) {
   using Vector = typename F::Vector;
-  using Bits = BitsOf<Vector>;
   constexpr int each = F::kCount / kQueries;
-  Bits lane;
-  if constexpr (!kWhole)
-    for (int i = 0; i < F::kCount; ++i) lane[i] = i;
+  BitsOf<Vector> counts;
+  if constexpr (!kWhole) counts = first_lanes<F>(left);
   Vector weight[kQueries];
 #pragma GCC unroll 2
   for (int g = 0; g < kQueries; ++g) weight[g] = load<F::kBytes>(weights + g * weights_stride);
@@ -152,7 +161,7 @@ MOLT_INLINE void add_weighted(const T* values, const T* soon, const T* weights, 
   for (int i = 0; i < each; ++i) {
     ask_for(soon + i * kTile);
     Vector value = load<F::kBytes>(values + i * kTile);
-    if constexpr (!kWhole) value = lane < static_cast<ElementOf<Bits>>(left) ? value : Vector{};
+    if constexpr (!kWhole) value = counts ? value : Vector{};
 #pragma GCC unroll 2
     for (int g = 0; g < kQueries; ++g) total[g * each + i] += weight[g] * value;
   }
@@ -257,7 +266,9 @@ template <class T>
 void attend_spans(const AttentionForward<T>& work, void (*run)(const AttentionForward<T>&, const Task*, T*, std::int64_t)) {
   const AttentionShape& shape = work.shape;
   std::vector<Task> tasks;
-  std::int64_t longest = 0, keys = 0;
+  std::int64_t longest = 0, keys = 0, queries = 0;
+  for (const QuerySpan<T>& span : work.spans) queries += span.count;
+  tasks.reserve(static_cast<std::size_t>(queries * shape.kv_heads + 1));
   for (std::int64_t span = 0; span < static_cast<std::int64_t>(work.spans.size()); ++span)
     for (std::int64_t query = 0; query < work.spans[span].count; ++query) {
       const std::int64_t end = work.spans[span].context + query + 1, begin = std::max<std::int64_t>(0, end - shape.window);
