@@ -2,8 +2,10 @@
 sequence, and after 32 different prompts of 5 to 16 tokens (left-padded to 16 for transformers; molt begins at 16 with each).
 
     python bench/peers/generate.py build/release/molt shared/data/stories260k [--rounds 5] [--threads 2]
+        [--llama-cpp llama-batched-bench model.gguf]
 
 Stop tokens are ignored, so that every run makes the full count. transformers' time includes the prompt's, one step in 257.
+llama.cpp's tool decodes given tokens over the same contexts and chooses none.
 """
 
 import argparse
@@ -21,6 +23,15 @@ def rate_of_molt(binary, model, batch, threads):
                "--threads", str(threads), "--quiet", "--json"]
     rows = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     return next(row["tokens_per_second"] for row in rows if row["work"] == "decode")
+
+
+def rate_of_llama_cpp(binary, model, batch, threads):
+    longest = PROMPT if batch == 1 else LONGEST
+    command = [binary, "-m", model, "-c", str(batch * (longest + NEW)), "-npp", str(longest), "-ntg", str(NEW), "-npl", str(batch),
+               "-t", str(threads), "-tb", str(threads), "--output-format", "jsonl"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = (run.stdout + run.stderr).splitlines()
+    return json.loads(next(line for line in lines if line.startswith("{")))["speed_tg"]
 
 
 class Transformers:
@@ -50,6 +61,7 @@ def main():
     parser.add_argument("model")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--llama-cpp", nargs=2, metavar=("BINARY", "GGUF"))
     arguments = parser.parse_args()
     peer = Transformers(arguments.model, arguments.threads)
     print(f"{'batch':>5}  {'who':<14}{'tokens/s':>10}{'lowest':>10}{'highest':>10}   molt's ratio")
@@ -59,6 +71,8 @@ def main():
         for _ in range(arguments.rounds):
             rates["transformers"].append(peer.rate(batch))
             rates["molt"].append(rate_of_molt(arguments.molt, arguments.model, batch, arguments.threads))
+            if arguments.llama_cpp:
+                rates.setdefault("llama.cpp", []).append(rate_of_llama_cpp(*arguments.llama_cpp, batch, arguments.threads))
         for who, found in rates.items():
             ratio = statistics.median(ours / theirs for ours, theirs in zip(rates["molt"], found))
             print(f"{batch:>5}  {who:<14}{statistics.median(found):>10.0f}{min(found):>10.0f}{max(found):>10.0f}   {ratio:.2f}", flush=True)
