@@ -7,12 +7,9 @@ namespace molt::ops::conv {
 namespace conv_cuda {
 
 constexpr int kSlots = 32, kRuns = 4;  // of a block, whose runs make one share of the sums over tokens
-constexpr int kUnroll = 4;             // tokens that a thread reads at once
-
-// Blocks at once on a multiprocessor: registers for 4 channels of a row in a thread allow fewer than for 2 rows of 2.
-constexpr int blocks_at_once(std::int64_t repeat) {
-  return repeat == 1 ? 4 : 5;
-}
+template <class T>
+constexpr int kUnroll = sizeof(T) == 2 ? 8 : 4;  // tokens that a thread reads at once
+constexpr int kBlocks = 4;                       // at once on a multiprocessor, as registers allow
 
 // S threads side by side share their columns: repeat / R of them, which 0 leaves to be found out.
 template <class T, int N, int R, int S, int W>
@@ -48,9 +45,8 @@ struct BackwardThread {
 
   // The gradient of the value before SiLU, from that of y.
   __device__ float before_silu(const float (*rows)[N], int r, int i, float gradient) const {
-    if (!a.silu) return gradient;
     const float value = convolve(rows, slot.taps[r][i], slot.bias[r][i], i), slope = cuda::sigmoid(value);
-    return gradient * slope * (1.0f + value * (1.0f - slope));
+    return a.silu ? gradient * slope * (1.0f + value * (1.0f - slope)) : gradient;  // no branch between one value and the next
   }
 
   // U tokens from t on. Gradients of tokens from `begin` on are written when they are whole; `count` says whether the tokens are
@@ -103,7 +99,7 @@ struct BackwardThread {
       for (int i = 0; i < N; ++i) pending[j][i] = 0.0f;
     }
     std::int64_t t = begin;
-    for (; t + kUnroll <= end; t += kUnroll) tokens<kUnroll, true>(t, begin);
+    for (; t + kUnroll<T> <= end; t += kUnroll<T>) tokens<kUnroll<T>, true>(t, begin);
     for (; t < end; ++t) tokens<1, true>(t, begin);
     const std::int64_t seen = min(end + W - 1, static_cast<std::int64_t>(a.offsets[s + 1]));
     for (; t < seen; ++t) tokens<1, false>(t, begin);
@@ -144,7 +140,7 @@ struct BackwardThread {
 
 // Blocks (slots, shares), a warp a run.
 template <class T, int N, int R, int S, int W>
-__global__ void __launch_bounds__(kSlots* kRuns, blocks_at_once(R))
+__global__ void __launch_bounds__(kSlots* kRuns, kBlocks)
     backward_kernel(const Arguments a, const Gradients to, std::int64_t run) {
   const std::int64_t index = static_cast<std::int64_t>(blockIdx.x) * kSlots + threadIdx.x;
   const bool inside = index < a.channels / (N * R);
@@ -202,8 +198,7 @@ __global__ void window_kernel(const Arguments a, const Gradients to) {
 // Tokens of a run: as many as leave one round of blocks.
 std::int64_t run_of(const Arguments& a) {
   const std::int64_t blocks = cuda::divide_up(a.channels / 4, kSlots);
-  const std::int64_t parts =
-      std::max<std::int64_t>(1, cuda::multiprocessors() * blocks_at_once(a.repeat) / std::max<std::int64_t>(blocks, 1));
+  const std::int64_t parts = std::max<std::int64_t>(1, cuda::multiprocessors() * kBlocks / std::max<std::int64_t>(blocks, 1));
   return std::max(kShortestRun, cuda::divide_up(a.tokens, parts * kRuns));
 }
 
