@@ -11,21 +11,53 @@ using namespace scan_cuda;
 
 constexpr int kEach = 4;  // states of a lane
 constexpr int kGroups = 4, kChannels = kGroups * kState, kThreads = kChannels * kState / kEach, kWarps = kThreads / 32;
-constexpr int kStep = 8, kTokens = static_cast<int>(kChunk);  // tokens whose states are in registers; of a tile
+// Tokens of a tile; of a step, whose states are in registers.
+constexpr int kTokens = static_cast<int>(kChunk), kStep = 8, kSteps = kTokens / kStep;
 constexpr int kVector = 4, kAcross = kChannels / kVector, kEdges = kStep * kAcross;  // how tokens are read and gradients written
 constexpr int kPadded = kChannels + 8;  // keeps four rows of 8 channels on different banks
+constexpr int kLate = 4;                // of a step the last tokens whose decays are kept: registers end there
 
-template <class T>
+// A barrier at which a thread arrives without waiting; it waits later, for the phase of that parity.
+struct Barrier {
+  std::uint64_t state;
+
+  __device__ unsigned place() { return static_cast<unsigned>(__cvta_generic_to_shared(&state)); }
+  __device__ void begin() { asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(place()), "r"(kThreads) : "memory"); }
+  __device__ void arrive() {
+    asm volatile("{ .reg .b64 phase; mbarrier.arrive.shared.b64 phase, [%0]; }" ::"r"(place()) : "memory");
+  }
+  __device__ void await(unsigned parity) {
+#if __CUDA_ARCH__ >= 900
+#define MOLT_WAIT "mbarrier.try_wait.parity.shared.b64"
+#else
+#define MOLT_WAIT "mbarrier.test_wait.parity.shared.b64"
+#endif
+    asm volatile("{ .reg .pred over; WAIT%=: " MOLT_WAIT " over, [%0], %1; @!over bra WAIT%=; }" ::"r"(place()), "r"(parity)
+                 : "memory");
+#undef MOLT_WAIT
+  }
+};
+
+template <class T, int kTogether>
 struct Shared {
-  float2 step[kTokens][kChannels];  // dt, dt * x
-  float B[kTokens][kChannels];      // rows of the block's groups of B, beside each other
-  float4 states[kTokens / kStep][kThreads];
-  float gy[kStep][kChannels], C[kStep][kChannels];  // gy: the gradient before skip and gate
+  static constexpr int kRows = (kGroups + kTogether - 1) / kTogether;
+  using Four = Packed<T, kVector>;
+
+  float2 step[kTokens][kChannels];      // dt, dt * x
+  float B[kTokens][kRows * kState];     // rows of the block's groups of B, beside each other
+  float4 states[kSteps - 1][kThreads];  // before each step of the tile but the last
+  // Of steps in turns: the gradient before skip and gate, C, and what is read of tokens.
+  float gy[2][kStep][kChannels], C[2][kStep][kChannels];
+  Four x[3][kEdges];
+  struct alignas(16) {
+    Four y_gradient, z;  // then, in their place, what y is multiplied by in the gradient of z
+  } gate[2][kEdges];
+  // What the walk along a step comes to: see Sums.
   float y[kStep][kPadded], gu[kStep][kPadded], gdt[kStep][kPadded];
-  float sums[kWarps][kStep][2 * kState + 4];  // over a warp's channels, for B and for C; padded likewise
-  Packed<T, kVector> raw[2][4][kEdges];       // of two steps in turns, what is read of a token: see Edge
+  float sums[kWarps][kStep][2 * kState + 8];  // over a warp's channels, for B and for C; padded likewise
   float4 totals[2][kEdges];                   // shares of the gradients of dt_bias and of D
   float D[kChannels];
+  Barrier staged, left, finished;  // a step's rows, what the walk comes to, its gradients
 };
 
 // How groups of channels fall to blocks. Where more than kGroups share rows of B, several blocks have a share of them each.
@@ -99,22 +131,37 @@ __device__ float sum_groups(float value) {
   }
 }
 
-// Sums over four lanes by a product with a column of ones: `low` of lanes 4i … 4i + 3 is added to (i, column) of an 8 x 8 matrix,
-// of which lane l holds (l / 4, l % 4 * 2) and the one right of it in sum[0] and sum[1]; `high` likewise to sum[2] and sum[3].
-__device__ inline void add_lanes(float (&sum)[4], std::uint32_t ones, float low, float high) {
-  asm("mma.sync.aligned.m16n8k4.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+// sum += a b by a tensor core, of 16 x 8 and 8 x 8: lane l has rows l / 4 and l / 4 + 8 of column l % 4 of a, then of column l %
+// 4 + 4; rows l % 4 and l % 4 + 4 of column l / 4 of b; and columns l % 4 * 2 and the next of the sum's row l / 4, then of row l
+// / 4 + 8.
+__device__ inline void add_product(float (&sum)[4], const float (&a)[4], const float (&b)[2]) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
       : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-      : "r"(__float_as_uint(low)), "r"(__float_as_uint(high)), "r"(ones));
+      : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])), "r"(__float_as_uint(a[2])), "r"(__float_as_uint(a[3])),
+        "r"(__float_as_uint(b[0])), "r"(__float_as_uint(b[1])));
 }
 
-// The operands of that product lose all but 10 bits of their fractions. Products of float32 tokens are given in two parts, so
-// that nothing is lost; sums of those of bfloat16 tokens get a factor that makes the error zero on average.
+// The operands of that product lose all but 10 bits of their fractions. Those of float32 tokens are given in two parts, so that
+// nothing is lost; sums of those of bfloat16 tokens get a factor for two lossy operands that makes the error zero on average.
 template <class T>
 constexpr bool kExact = sizeof(T) == 4;
 template <class T>
-constexpr float kCentred = kExact<T> ? 1.0f : 1.0f + 0.000352f;
-__device__ inline float lost(float value) {
-  return value - __uint_as_float(__float_as_uint(value) & ~0x1fffu);
+constexpr float kCentred = kExact<T> ? 1.0f : 1.0f + 2 * 0.000352f;
+template <int kCount>
+struct Lost {  // what those bits come to
+  float values[kCount];
+  __device__ explicit Lost(const float (&from)[kCount]) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) values[i] = from[i] - __uint_as_float(__float_as_uint(from[i]) & ~0x1fffu);
+  }
+};
+template <class T>
+__device__ void add_whole_product(float (&sum)[4], const float (&a)[4], const float (&b)[2]) {
+  add_product(sum, a, b);
+  if constexpr (kExact<T>) {
+    add_product(sum, Lost(a).values, b);
+    add_product(sum, a, Lost(b).values);
+  }
 }
 
 // The thread's number, read anew each time: what follows from it is found again where it is used, because registers are what the
@@ -133,22 +180,56 @@ struct Lane {
   unsigned column = channel / kState * kState + quarter * kEach;   // and of C
 };
 
+// The sums over a warp's channels of products of a value of each state with one of the channel, for four tokens. A lane's states
+// are in a row of the left operand whose four columns are the channels 0 to 3 or 4 to 7; each token has two columns of the right
+// one, with the values of either four, and where row and column belong to the same channels the result has half of a sum.
+template <class T>
+struct ChannelSums {
+  float sums[2][4] = {};  // of the first and the last two states
+
+  // Tokens `token` and token + 1 of four.
+  __device__ void add(unsigned quarter, unsigned token, const float (&states)[kEach], float value,
+                      const float (&next_states)[kEach], float next_value) {
+    const float values[2] = {quarter == token ? value : 0.0f, quarter == token + 1 ? next_value : 0.0f};
+#pragma unroll
+    for (int k = 0; k < kEach; k += 2)
+      add_whole_product<T>(sums[k / 2], {states[k], states[k + 1], next_states[k], next_states[k + 1]}, values);
+  }
+  // For token lane % 4, of the lane's four states the two that begin at half(lane).
+  __device__ static unsigned half(unsigned lane) { return lane / 4 % 2 * 2; }
+  __device__ float2 total(unsigned lane) const {
+    const bool upper = half(lane) != 0;
+    float own[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      own[i] = upper ? sums[1][i * 2 + 1] : sums[0][i * 2];
+      own[i] += __shfl_xor_sync(kWarp, upper ? sums[0][i * 2 + 1] : sums[1][i * 2], 4);
+    }
+    return {own[0], own[1]};
+  }
+};
+
 // A thread's four states of one channel.
 template <class T, int kTogether>
 struct Adjoint {
   using Place = Lane<kTogether>;
 
-  Shared<T>& shared;
+  Shared<T, kTogether>& shared;
   float A[kEach], g[kEach] = {}, gA[kEach] = {};
 
-  __device__ explicit Adjoint(Shared<T>& shared) : shared(shared) {}
+  __device__ explicit Adjoint(Shared<T, kTogether>& shared) : shared(shared) {}
+
+  __device__ static void read(float (&to)[kEach], const float4& from) {
+    to[0] = from.x, to[1] = from.y, to[2] = from.z, to[3] = from.w;
+  }
+  __device__ static const float4& four(const float& from) { return *reinterpret_cast<const float4*>(&from); }
 
   // The state after token j of the tile, and the decay.
   __device__ void advance(const Place& at, float (&after)[kEach], float (&decay)[kEach], const float (&before)[kEach],
                           int j) const {
     const float2 step = shared.step[j][at.channel];
-    const float4 row4 = *reinterpret_cast<const float4*>(&shared.B[j][at.row]);
-    const float B[kEach] = {row4.x, row4.y, row4.z, row4.w};
+    float B[kEach];
+    read(B, four(shared.B[j][at.row]));
 #pragma unroll
     for (int k = 0; k < kEach; ++k) {
       decay[k] = exp2_fast(step.x * A[k]);
@@ -156,81 +237,96 @@ struct Adjoint {
     }
   }
 
-  // The states at every kStep-th token of a tile of `count` tokens, from the one before it.
-  __device__ void find_states(float (&h)[kEach], int count) {
+  // From the states before a tile those before its step `last`; those before steps on the way are stored.
+  __device__ void find_states(float (&h)[kEach], int last) {
     const Place at;
-    for (int j = 0; j < count; j += kStep) {
-      shared.states[j / kStep][at.thread] = {h[0], h[1], h[2], h[3]};
-      if (j + kStep >= count) return;
+    for (int step = 0; step < last; ++step) {
+      shared.states[step][at.thread] = {h[0], h[1], h[2], h[3]};
 #pragma unroll
       for (int i = 0; i < kStep; ++i) {
         float decay[kEach];
-        advance(at, h, decay, h, j + i);
+        advance(at, h, decay, h, step * kStep + i);
       }
     }
   }
+  __device__ void load_stored(float (&h)[kEach], int step) const { read(h, shared.states[step][thread_number()]); }
 
-  // Back along the tokens first … first + kStep - 1 of the tile. Leaves y, the gradients of dt * x and of dt / ln 2 as far as it
-  // comes from decays, and the sums for B and C.
-  __device__ void go_back(int first) {
+  // What a step comes to, for its first and its last four tokens, of which the lane has one: y, the gradients of dt * x and of
+  // dt / ln 2 as far as it comes from decays, and the sums for B and C.
+  struct Sums {
+    float y[2], gu[2], gdt[2];
+    float2 gB[2], gC[2];
+  };
+
+  // Back along the step of that number, from the states before it.
+  __device__ Sums go_back(const float (&before)[kEach], int number) {
+    const int first = number % kSteps * kStep;  // in the tile
     const Place at;
-    float h[kStep + 1][kEach], late[kStep / 2][kEach], decay[kEach];  // late: decays of the last tokens; registers end there
-    const float4 known = shared.states[first / kStep][at.thread];
-    h[0][0] = known.x, h[0][1] = known.y, h[0][2] = known.z, h[0][3] = known.w;
+    float h[kStep + 1][kEach], late[kLate][kEach], decay[kEach];
 #pragma unroll
-    for (int j = 0; j < kStep; ++j) advance(at, h[j + 1], j < kStep / 2 ? decay : late[j - kStep / 2], h[j], first + j);
+    for (int k = 0; k < kEach; ++k) h[0][k] = before[k];
+#pragma unroll
+    for (int j = 0; j < kStep; ++j) advance(at, h[j + 1], j < kStep - kLate ? decay : late[j - (kStep - kLate)], h[j], first + j);
 
-    float sums[2][2][4] = {};  // of B and C, for the first and the last two states
-    float y[4], gu[4], gdt[4];
+    __syncwarp();  // what was read is read again, so that it holds no registers
+    const auto& gys = shared.gy[number % 2];
+    const auto& Cs = shared.C[number % 2];
+    Sums sums;
+    ChannelSums<T> gB, gC;
+    float y[4], gu[4], gdt[4], next_g[kEach], next_u = 0.0f, next_gy = 0.0f;
 #pragma unroll
     for (int j = kStep - 1; j >= 0; --j) {
+      const int token = j % 4;
       const float2 step = shared.step[first + j][at.channel];
-      const float gy = shared.gy[j][at.channel];
-      const float4 B4 = *reinterpret_cast<const float4*>(&shared.B[first + j][at.row]);
-      const float4 C4 = *reinterpret_cast<const float4*>(&shared.C[j][at.column]);
-      const float B[kEach] = {B4.x, B4.y, B4.z, B4.w}, C[kEach] = {C4.x, C4.y, C4.z, C4.w};
-      float gB[kEach], gC[kEach];
-      y[j % 4] = gu[j % 4] = gdt[j % 4] = 0.0f;
+      const float gy = gys[j][at.channel];
+      float B[kEach], C[kEach];
+      read(B, four(shared.B[first + j][at.row]));
+      read(C, four(Cs[j][at.column]));
+      y[token] = gu[token] = gdt[token] = 0.0f;
 #pragma unroll
       for (int k = 0; k < kEach; ++k) {
-        y[j % 4] += h[j + 1][k] * C[k];
+        y[token] += h[j + 1][k] * C[k];
         g[k] += gy * C[k];
-        gC[k] = gy * h[j + 1][k];
-        gB[k] = step.y * g[k];
-        gu[j % 4] += g[k] * B[k];
-        g[k] *= j < kStep / 2 ? exp2_fast(step.x * A[k]) : late[j - kStep / 2][k];
+        gu[token] += g[k] * B[k];
+      }
+      if (j % 2 == 1) {
+#pragma unroll
+        for (int k = 0; k < kEach; ++k) next_g[k] = g[k];
+        next_u = step.y, next_gy = gy;
+      } else {
+        gB.add(at.quarter, token, g, step.y, next_g, next_u);
+        gC.add(at.quarter, token, h[j + 1], gy, h[j + 2], next_gy);
+      }
+#pragma unroll
+      for (int k = 0; k < kEach; ++k) {
+        g[k] *= j < kStep - kLate ? exp2_fast(step.x * A[k]) : late[j - (kStep - kLate)][k];
         const float q = g[k] * h[j][k];
-        gdt[j % 4] += q * A[k];
+        gdt[token] += q * A[k];
         gA[k] += q * step.x;
       }
-      const std::uint32_t ones = at.lane / 4 == j ? 0x3f800000 : 0;
-#pragma unroll
-      for (int k = 0; k < kEach; k += 2) {
-        add_lanes(sums[0][k / 2], ones, gB[k], gB[k + 1]);
-        add_lanes(sums[1][k / 2], ones, gC[k], gC[k + 1]);
-        if constexpr (kExact<T>) {
-          add_lanes(sums[0][k / 2], ones, lost(gB[k]), lost(gB[k + 1]));
-          add_lanes(sums[1][k / 2], ones, lost(gC[k]), lost(gC[k + 1]));
-        }
-      }
-      if (j % 4 == 0) {
-        shared.y[j + at.quarter][at.channel] = sum_lanes(y, at.lane);
-        shared.gu[j + at.quarter][at.channel] = sum_lanes(gu, at.lane);
-        shared.gdt[j + at.quarter][at.channel] = sum_lanes(gdt, at.lane);
+      if (token == 0) {
+        sums.y[j / 4] = sum_lanes(y, at.lane);
+        sums.gu[j / 4] = sum_lanes(gu, at.lane);
+        sums.gdt[j / 4] = sum_lanes(gdt, at.lane);
+        sums.gB[j / 4] = gB.total(at.lane);
+        sums.gC[j / 4] = gC.total(at.lane);
+        gB = gC = {};
       }
     }
-    // Lanes l and l ^ 4 have the same states of two tokens, from four channels each: one token for each of them.
-    const bool second = at.lane & 4;
-    float* to = &shared.sums[at.thread / 32][at.lane % 4 * 2 + second][at.quarter * kEach];
+    return sums;
+  }
+
+  __device__ void leave(const Sums& s) const {
+    const Place at;
 #pragma unroll
-    for (int which = 0; which < 2; ++which) {
-      float both[kEach];
-#pragma unroll
-      for (int k = 0; k < kEach; ++k) {
-        const float first = sums[which][k / 2][k % 2 * 2], next = sums[which][k / 2][k % 2 * 2 + 1];
-        both[k] = (second ? next : first) + __shfl_xor_sync(kWarp, second ? first : next, 4);
-      }
-      *reinterpret_cast<float4*>(to + which * kState) = {both[0], both[1], both[2], both[3]};
+    for (int i = 0; i < 2; ++i) {
+      const unsigned token = i * 4 + at.quarter;
+      shared.y[token][at.channel] = s.y[i];
+      shared.gu[token][at.channel] = s.gu[i];
+      shared.gdt[token][at.channel] = s.gdt[i];
+      float* sums = &shared.sums[at.thread / 32][i * 4 + at.lane % 4][at.quarter * kEach + ChannelSums<T>::half(at.lane)];
+      *reinterpret_cast<float2*>(sums) = s.gB[i];
+      *reinterpret_cast<float2*>(sums + kState) = s.gC[i];
     }
   }
 };
