@@ -9,9 +9,10 @@ namespace molt::ops {
 
 namespace top_chunk {
 
-// Of no tokens at all: finite, so that student and teacher can agree on it.
+// Of no tokens at all: finite, so that student and teacher can agree on it, and far above what the kernels pad rows with, beside
+// which nothing but padding may be as small.
 at::Tensor finite(const at::Tensor& log_sums) {
-  return log_sums.clamp_min(-1e30);
+  return log_sums.clamp_min(-1e6);
 }
 
 }  // namespace top_chunk
