@@ -70,7 +70,7 @@ Value parse(std::string_view text, const std::string& place) {
     return Value::parse(text.begin(), text.end());
   } catch (const Json::parse_error& error) {
     const std::size_t offset = std::min(text.size(), error.byte > 0 ? error.byte - 1 : 0);
-    fail(place_of(text, offset, place), ": ", reason(error.what()));
+    fail(place_of(text, offset, place), ": no valid JSON: ", reason(error.what()));
   } catch (const Json::out_of_range& error) {
     fail(place, ": ", reason(error.what()));
   }

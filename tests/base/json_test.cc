@@ -15,8 +15,8 @@ std::string parse_error(const std::string& text, const std::string& place = "a.j
 
 TEST(JsonParse, NamesLineColumnAndReason) {
   EXPECT_EQ(parse_error("{\"a\": [1,\n  2,,]}").find("a.json:2:5: "), 0u);
-  EXPECT_EQ(parse_error("[1", "traces.jsonl:17"), "traces.jsonl:17:3: unexpected end of input; expected ']'");
-  EXPECT_EQ(parse_error("").find("a.json:1:1: unexpected end of input"), 0u);
+  EXPECT_EQ(parse_error("[1", "traces.jsonl:17"), "traces.jsonl:17:3: no valid JSON: unexpected end of input; expected ']'");
+  EXPECT_EQ(parse_error("").find("a.json:1:1: no valid JSON: unexpected end of input"), 0u);
   EXPECT_NE(parse_error("{\"a\": NaN}"), "");
   EXPECT_NE(parse_error("[1e999]").find("number overflow"), std::string::npos);
   EXPECT_NE(parse_error("[\"\xff\"]").find("ill-formed UTF-8"), std::string::npos);
