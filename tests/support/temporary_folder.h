@@ -25,7 +25,7 @@ class TemporaryFolder {
 };
 
 // Tests that each begin with an empty folder.
-class FolderTest : public testing::Test {
+class FolderTest : public ::testing::Test {
  private:
   TemporaryFolder temporary_;
 
