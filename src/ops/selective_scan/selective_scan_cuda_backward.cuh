@@ -131,9 +131,10 @@ __device__ float sum_groups(float value) {
   }
 }
 
-// sum += a b by a tensor core, of 16 x 8 and 8 x 8: lane l has rows l / 4 and l / 4 + 8 of column l % 4 of a, then of column l %
-// 4 + 4; rows l % 4 and l % 4 + 4 of column l / 4 of b; and columns l % 4 * 2 and the next of the sum's row l / 4, then of row l
-// / 4 + 8.
+// sum += a b by a tensor core, of 16 x 8 and 8 x 8. With g = lane / 4 and t = lane % 4 a lane holds
+//   of a    (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4)
+//   of b    (t, g), (t + 4, g)
+//   of sum  (g, 2 t), (g, 2 t + 1), (g + 8, 2 t), (g + 8, 2 t + 1)
 __device__ inline void add_product(float (&sum)[4], const float (&a)[4], const float (&b)[2]) {
   asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
       : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
