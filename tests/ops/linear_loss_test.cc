@@ -6,6 +6,7 @@
 #include "ops/busy_threads.h"
 #include "ops/compare.h"
 #include "ops/devices.h"
+#include "ops/loss_problem.h"
 
 namespace molt::ops {
 namespace linear_loss_test {
@@ -24,35 +25,13 @@ const std::vector<LossMix> kMixes{{.cross_entropy = 1},
                                   {.cross_entropy = 0.3, .reverse_kl = 0.7, .z = 0.2},
                                   {.forward_kl = 0.5, .reverse_kl = 0.7, .z = 0.2, .temperature = 2}};
 
-struct Problem {
-  at::Tensor hidden, weight, teacher_hidden, teacher_weight, targets, loss_weights;
-};
-
-Problem problem(std::int64_t tokens, std::int64_t vocabulary, std::int64_t hidden = 12) {
-  Problem p{test_normal({tokens, hidden}, 1),
-            test_normal({vocabulary, hidden}, 2),
-            test_normal({tokens, hidden + 3}, 3),
-            test_normal({vocabulary, hidden + 3}, 4) * 0.5,
-            at::arange(tokens, at::kLong) * 5 % vocabulary,
-            at::ones({tokens}, at::kFloat)};
-  for (std::int64_t i = 0; i < tokens; ++i) {
-    if (i % 3 == 1) p.loss_weights[i] = i % 2 == 0 ? 0.0 : 0.25;
-    if (i % 7 == 3) p.targets[i] = ignored_target;
-  }
-  return p;
-}
-
-// sum, then the parts of each token, weighted so that they enter the comparison of values (they carry no gradient).
-TestFunction loss_function(const Problem& p, const LossMix& mix, at::Device device, bool composite) {
+TestFunction loss_function(const LossProblem& p, const LossMix& mix, at::Device device, bool composite) {
   return [&p, mix, device, composite](const TestTensors& in) -> TestTensors {
-    const TeacherHead teacher{p.teacher_hidden.to(in[0].options()), p.teacher_weight.to(in[0].options())};
+    const TeacherHead teacher = p.head(in[0].options());
     const at::Tensor targets = p.targets.to(device), weights = p.loss_weights.to(device);
     const LossResult out = composite ? linear_loss_composite(in[0], in[1], targets, weights, mix, teacher)
                                      : linear_loss(in[0], in[1], targets, weights, mix, teacher);
-    TestTensors all{out.sum};
-    for (const at::Tensor& part : {out.cross_entropy, out.forward_kl, out.reverse_kl, out.jsd, out.z_loss})
-      if (part.defined()) all.push_back(part);
-    return all;
+    return loss_parts(out);
   };
 }
 
@@ -62,7 +41,7 @@ TEST(LinearLoss, ChunksGiveWhatTheWholeGives) {
       for (const auto& [tokens, vocabulary] : {std::pair(0, 16), {1, 16}, {9, 1}, {20, 13}, {300, 50}})
         for (const LossMix& mix : kMixes) {
           SCOPED_TRACE(testing::Message() << tokens << " tokens, vocabulary " << vocabulary);
-          const Problem p = problem(tokens, vocabulary);
+          const LossProblem p = loss_problem(tokens, vocabulary);
           expect_same(loss_function(p, mix, device, false), loss_function(p, mix, at::kCPU, true), {p.hidden, p.weight}, device,
                       dtype, dtype == at::kFloat ? 5e-5 : 1e-10);
         }
@@ -86,7 +65,7 @@ TEST(LinearLoss, SeveralChunksAddUp) {
   const LossChunks chunks = loss_chunks(tokens, vocabulary, /*teacher=*/true, /*gradient=*/true, at::kFloat, at::kCPU);
   ASSERT_LT(chunks.rows, tokens);
   ASSERT_LE(chunks.bytes, 100 << 20);
-  const Problem p = problem(tokens, vocabulary, 4);
+  const LossProblem p = loss_problem(tokens, vocabulary, 4);
   const LossMix mix{.cross_entropy = 0.5, .reverse_kl = 0.5};
   at::Tensor sum = at::zeros({}, at::kDouble), gradient = at::zeros({vocabulary, 4}, at::kDouble);
   for (std::int64_t begin = 0; begin < tokens; begin += 100) {
@@ -112,7 +91,7 @@ TEST(LinearLoss, LongRows) {
     for (const std::int64_t vocabulary : {5003, 16384, 40000, 40003})
       for (const LossMix& mix : {kMixes[0], kMixes[4]}) {
         SCOPED_TRACE(testing::Message() << "vocabulary " << vocabulary << ", temperature " << mix.temperature);
-        const Problem p = problem(9, vocabulary);
+        const LossProblem p = loss_problem(9, vocabulary);
         expect_same(loss_function(p, mix, device, false), loss_function(p, mix, at::kCPU, true), {p.hidden, p.weight}, device,
                     at::kFloat, 1e-4);
       }
@@ -122,7 +101,7 @@ TEST(LinearLoss, LongRows) {
 TEST(LinearLoss, AddsToTheGradientThatIsThere) {
   for (const at::Device device : test_devices())
     for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
-      const Problem p = problem(40, 33);
+      const LossProblem p = loss_problem(40, 33);
       const LossMix mix{.cross_entropy = 1, .reverse_kl = 1};
       const at::Tensor hidden = p.hidden.to(device, dtype), targets = p.targets.to(device), weights = p.loss_weights.to(device);
       const TeacherHead teacher{p.teacher_hidden.to(device, dtype), p.teacher_weight.to(device, dtype)};
@@ -146,7 +125,7 @@ TEST(LinearLoss, AddsToTheGradientThatIsThere) {
 }
 
 TEST(LinearLoss, AnAddedGradientAllowsNoOtherSlopeThanOne) {
-  const Problem p = problem(8, 30);
+  const LossProblem p = loss_problem(8, 30);
   const at::Tensor hidden = p.hidden.clone().requires_grad_(true), weight = p.weight.clone().requires_grad_(true);
   EXPECT_THROW(linear_cross_entropy(hidden, weight, p.targets, {}, {.add_weight_gradient = true}), std::logic_error);
   weight.mutable_grad() = at::zeros_like(weight);
@@ -156,7 +135,7 @@ TEST(LinearLoss, AnAddedGradientAllowsNoOtherSlopeThanOne) {
 
 TEST(LinearLoss, TokensMayBeGiven) {
   for (const at::Device device : test_devices()) {
-    const Problem p = problem(30, 20);
+    const LossProblem p = loss_problem(30, 20);
     const at::Tensor hidden = p.hidden.to(device), weight = p.weight.to(device);
     const at::Tensor targets = p.targets.to(device), weights = p.loss_weights.to(device);
     const at::Tensor tokens = (weights.ne(0).logical_and(targets.ne(ignored_target))).nonzero().squeeze(1);
@@ -169,7 +148,7 @@ TEST(LinearLoss, TokensMayBeGiven) {
 }
 
 TEST(LinearLoss, GradientsAreThoseOfDifferences) {
-  const Problem p = problem(6, 5, 3);
+  const LossProblem p = loss_problem(6, 5, 3);
   for (const LossMix& mix : kMixes)
     expect_gradients_of_differences(
         [f = loss_function(p, mix, at::kCPU, false)](const TestTensors& in) -> TestTensors { return {f(in)[0]}; },
@@ -179,7 +158,7 @@ TEST(LinearLoss, GradientsAreThoseOfDifferences) {
 // Rows that carry no loss are poisoned: one multiplication with them would show.
 TEST(LinearLoss, TokensWithoutWeightCostNothing) {
   for (const at::Device device : test_devices()) {
-    Problem p = problem(30, 20);
+    LossProblem p = loss_problem(30, 20);
     std::int64_t expected = 0;
     for (std::int64_t i = 0; i < 30; ++i) {
       const bool kept = p.loss_weights[i].item<float>() != 0 && p.targets[i].item<std::int64_t>() != ignored_target;
@@ -204,7 +183,7 @@ TEST(LinearLoss, TokensWithoutWeightCostNothing) {
 }
 
 TEST(LinearLoss, AStudentLikeItsTeacherHasNoDivergence) {
-  const Problem p = problem(8, 30);
+  const LossProblem p = loss_problem(8, 30);
   const at::Tensor hidden = p.hidden.to(at::kFloat), weight = p.weight.to(at::kFloat).requires_grad_(true);
   const LossResult out =
       linear_loss(hidden, weight, {}, {}, {.forward_kl = 1, .reverse_kl = 1, .jsd = 1}, {hidden, weight.detach()});
@@ -217,7 +196,7 @@ TEST(LinearLoss, AStudentLikeItsTeacherHasNoDivergence) {
 
 TEST(LinearLoss, TheMixtureTendsToEitherDivergence) {
   for (const at::Device device : test_devices()) {
-    const Problem p = problem(8, 30);
+    const LossProblem p = loss_problem(8, 30);
     const auto losses = [&](double beta) {
       const auto on = [&](const at::Tensor& tensor) { return tensor.to(device, at::kDouble) * 0.3; };
       return linear_loss(on(p.hidden), on(p.weight), {}, {}, {.forward_kl = 1, .reverse_kl = 1, .jsd = 1, .beta = beta},
@@ -231,7 +210,7 @@ TEST(LinearLoss, TheMixtureTendsToEitherDivergence) {
 }
 
 TEST(LinearLoss, FrozenHeadAndFrozenHiddenGetNoGradient) {
-  const Problem p = problem(8, 30);
+  const LossProblem p = loss_problem(8, 30);
   const at::Tensor hidden = p.hidden.clone().requires_grad_(true), weight = p.weight.clone().requires_grad_(true);
   linear_cross_entropy(hidden, p.weight, p.targets).sum.backward();
   EXPECT_TRUE(hidden.grad().defined());
@@ -242,7 +221,7 @@ TEST(LinearLoss, FrozenHeadAndFrozenHiddenGetNoGradient) {
 
 TEST(LinearLoss, HalfPrecisionIsClose) {
   for (const at::Device device : test_devices()) {
-    const Problem p = problem(40, 33);
+    const LossProblem p = loss_problem(40, 33);
     const LossMix mix{.cross_entropy = 1, .reverse_kl = 1};
     expect_same(loss_function(p, mix, device, false), loss_function(p, mix, at::kCPU, true), {p.hidden, p.weight}, device,
                 at::kBFloat16, 5e-2);
@@ -295,7 +274,7 @@ TEST(LinearLoss, RefusesATargetOutsideTheVocabulary) {
 }
 
 TEST(LogProbs, AreThoseOfTheTargets) {
-  const Problem p = problem(300, 17);
+  const LossProblem p = loss_problem(300, 17);
   const at::Tensor all = p.hidden.matmul(p.weight.t()).log_softmax(1);
   const at::Tensor chosen = all.gather(1, p.targets.clamp_min(0).unsqueeze(1)).squeeze(1) * p.targets.ne(ignored_target);
   const at::Tensor found = log_probs(p.hidden.to(at::kFloat), p.weight.to(at::kFloat).requires_grad_(true), p.targets);

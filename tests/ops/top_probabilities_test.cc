@@ -3,7 +3,7 @@
 
 #include "ops/compare.h"
 #include "ops/devices.h"
-#include "ops/linear_loss/linear_loss.h"
+#include "ops/loss_problem.h"
 
 namespace molt::ops {
 namespace top_probabilities_test {
@@ -17,44 +17,13 @@ const std::vector<LossMix> kMixes{{.forward_kl = 1},
                                   {.cross_entropy = 0.3, .forward_kl = 0.2, .reverse_kl = 0.7, .jsd = 0.5, .beta = 0.1, .z = 0.2},
                                   {.forward_kl = 0.5, .reverse_kl = 0.7, .z = 0.2, .temperature = 2}};
 
-struct Problem {
-  at::Tensor hidden, weight, teacher_hidden, teacher_weight, targets, loss_weights;
-
-  TeacherHead head(const at::TensorOptions& like) const { return {teacher_hidden.to(like), teacher_weight.to(like)}; }
-  TeacherHead top(std::int64_t k, double temperature, const at::TensorOptions& like) const {
-    return {{}, {}, top_probabilities(teacher_hidden.to(like), teacher_weight.to(like), k, temperature)};
-  }
-};
-
-// Every third token carries no weight, every seventh no target.
-Problem problem(std::int64_t tokens, std::int64_t vocabulary, std::int64_t hidden = 12) {
-  Problem p{test_normal({tokens, hidden}, 1),
-            test_normal({vocabulary, hidden}, 2),
-            test_normal({tokens, hidden + 3}, 3),
-            test_normal({vocabulary, hidden + 3}, 4) * 0.5,
-            at::arange(tokens, at::kLong) * 5 % vocabulary,
-            at::ones({tokens}, at::kFloat)};
-  for (std::int64_t i = 0; i < tokens; ++i) {
-    if (i % 3 == 1) p.loss_weights[i] = i % 2 == 0 ? 0.0 : 0.25;
-    if (i % 7 == 3) p.targets[i] = ignored_target;
-  }
-  return p;
-}
-
-TestTensors parts(const LossResult& out) {
-  TestTensors all{out.sum};
-  for (const at::Tensor& part : {out.cross_entropy, out.forward_kl, out.reverse_kl, out.jsd, out.z_loss})
-    if (part.defined()) all.push_back(part);
-  return all;
-}
-
 // The sum and the parts of each token; `teacher` gives the side that is compared with.
 template <class Teacher>
-TestFunction loss_function(const Problem& p, const LossMix& mix, bool composite, const Teacher& teacher) {
+TestFunction loss_function(const LossProblem& p, const LossMix& mix, bool composite, const Teacher& teacher) {
   return [&p, mix, composite, teacher](const TestTensors& in) {
     const at::Tensor targets = p.targets.to(in[0].device()), weights = p.loss_weights.to(in[0].device());
-    return parts(composite ? linear_loss_composite(in[0], in[1], targets, weights, mix, teacher(in[0].options()))
-                           : linear_loss(in[0], in[1], targets, weights, mix, teacher(in[0].options())));
+    return loss_parts(composite ? linear_loss_composite(in[0], in[1], targets, weights, mix, teacher(in[0].options()))
+                                : linear_loss(in[0], in[1], targets, weights, mix, teacher(in[0].options())));
   };
 }
 
@@ -65,7 +34,7 @@ TEST(TopProbabilities, AreTheLargestAndTheRest) {
         for (const double temperature : {1.0, 0.5, 3.0}) {
           SCOPED_TRACE(testing::Message() << tokens << " tokens, " << k << " of " << vocabulary << ", temperature "
                                           << temperature);
-          const Problem p = problem(tokens, vocabulary);
+          const LossProblem p = loss_problem(tokens, vocabulary);
           const TopProbabilities found =
               top_probabilities(p.hidden.to(device, dtype), p.weight.to(device, dtype), k, temperature);
           const at::Tensor all = (p.hidden.matmul(p.weight.t()) / temperature).softmax(1);
@@ -98,7 +67,7 @@ TEST(TopLoss, ChunksGiveWhatTheWholeGives) {
            {std::tuple(0, 16, 4), {1, 16, 4}, {9, 1, 1}, {20, 13, 12}, {20, 13, 13}, {300, 50, 1}, {9, 5003, 64}})
         for (const LossMix& mix : kMixes) {
           SCOPED_TRACE(testing::Message() << tokens << " tokens, " << k << " of " << vocabulary);
-          const Problem p = problem(tokens, vocabulary);
+          const LossProblem p = loss_problem(tokens, vocabulary);
           const TopProbabilities top = top_probabilities(p.teacher_hidden, p.teacher_weight, k, mix.temperature);
           const auto stored = [&](const at::TensorOptions& like) {
             return TeacherHead{{}, {}, {top.ids.to(like.device(), at::kInt), top.log_probs.to(like)}};
@@ -112,7 +81,7 @@ TEST(TopLoss, IsTheWholeLossWhereNothingIsLeftOut) {
   for (const at::Device device : test_devices())
     for (const LossMix& mix : kMixes) {
       SCOPED_TRACE(testing::Message() << "forward " << mix.forward_kl << ", reverse " << mix.reverse_kl << ", jsd " << mix.jsd);
-      const Problem p = problem(40, 23);
+      const LossProblem p = loss_problem(40, 23);
       const auto whole = [&](const at::TensorOptions& like) { return p.head(like); };
       const auto all = [&](const at::TensorOptions& like) { return p.top(23, mix.temperature, like); };
       expect_same(loss_function(p, mix, false, all), loss_function(p, mix, false, whole), {p.hidden, p.weight}, device,
@@ -121,7 +90,7 @@ TEST(TopLoss, IsTheWholeLossWhereNothingIsLeftOut) {
 }
 
 TEST(TopLoss, GradientsAreThoseOfDifferences) {
-  const Problem p = problem(6, 7, 3);
+  const LossProblem p = loss_problem(6, 7, 3);
   for (const std::int64_t k : {1, 3, 7})
     for (const LossMix& mix : kMixes) {
       const auto top = [&](const at::TensorOptions& like) { return p.top(k, mix.temperature, like); };
@@ -134,7 +103,7 @@ TEST(TopLoss, GradientsAreThoseOfDifferences) {
 // What is merged can only bring two distributions closer, and less of it the less is merged.
 TEST(TopLoss, RisesToTheWholeDivergence) {
   for (const at::Device device : test_devices()) {
-    const Problem p = problem(50, 200);
+    const LossProblem p = loss_problem(50, 200);
     const at::TensorOptions like = at::TensorOptions(device).dtype(at::kDouble);
     for (const LossMix& mix : {kMixes[0], kMixes[1], kMixes[2]}) {
       const auto sum = [&](const TeacherHead& teacher) {
@@ -155,7 +124,7 @@ TEST(TopLoss, RisesToTheWholeDivergence) {
 // As they lie on disk: logarithms rounded to fp16, whose probabilities then do not quite sum to one.
 TEST(TopLoss, TakesRoundedLogarithms) {
   for (const at::Device device : test_devices()) {
-    const Problem p = problem(60, 100);
+    const LossProblem p = loss_problem(60, 100);
     const TopProbabilities top = top_probabilities(p.teacher_hidden, p.teacher_weight, 8);
     const auto exact = [&](const at::TensorOptions& like) { return p.top(8, 1, like); };
     const auto stored = [&](const at::TensorOptions& like) {
@@ -171,7 +140,7 @@ TEST(TopLoss, TakesRoundedLogarithms) {
 // Rows that carry no loss are poisoned: one multiplication with them would show.
 TEST(TopLoss, TokensWithoutWeightNeedNoRow) {
   for (const at::Device device : test_devices()) {
-    const Problem p = problem(30, 20);
+    const LossProblem p = loss_problem(30, 20);
     TopProbabilities top = top_probabilities(p.teacher_hidden, p.teacher_weight, 4);
     const at::Tensor unused = p.loss_weights.eq(0).logical_or(p.targets.eq(ignored_target));
     top.log_probs.masked_fill_(unused.unsqueeze(1), NAN);
@@ -191,7 +160,7 @@ TEST(TopLoss, SeveralChunksAddUpInTheGradientThatIsThere) {
   for (const at::Device device : test_devices())
     for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
       const std::int64_t tokens = 552, vocabulary = 40000;
-      const Problem p = problem(tokens, vocabulary, 4);
+      const LossProblem p = loss_problem(tokens, vocabulary, 4);
       ASSERT_TRUE(device.is_cuda() || loss_chunks(tokens, vocabulary, true, true, dtype, device).rows < tokens);
       const LossMix mix{.cross_entropy = 0.5, .reverse_kl = 0.5};
       const at::TensorOptions like = at::TensorOptions(device).dtype(dtype);
@@ -217,7 +186,7 @@ TEST(TopLoss, SeveralChunksAddUpInTheGradientThatIsThere) {
 }
 
 TEST(TopLoss, RefusesWhatDoesNotFit) {
-  const Problem p = problem(5, 9);
+  const LossProblem p = loss_problem(5, 9);
   const TopProbabilities top = top_probabilities(p.teacher_hidden, p.teacher_weight, 3);
   const auto loss = [&](const TeacherHead& teacher) { linear_loss(p.hidden, p.weight, {}, {}, {.reverse_kl = 1}, teacher); };
   EXPECT_NO_THROW(loss({{}, {}, top}));
