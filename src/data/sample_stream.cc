@@ -21,9 +21,13 @@ void append_eos(const Tokenizer& tokenizer, PackedBatch::Sample& sample) {
   if (eos && (sample.tokens.empty() || sample.tokens.back() != *eos)) sample.tokens.push_back(*eos);
 }
 
+fs::path manifest_path(const fs::path& folder) {
+  return folder / "manifest.json";
+}
+
 // Of each shard of a finished folder.
 std::vector<std::string> shard_checksums(const fs::path& folder) {
-  const fs::path path = folder / "manifest.json";
+  const fs::path path = manifest_path(folder);
   require(fs::exists(path), folder.string(), ": found no manifest.json, expected a folder that `molt prepare` made");
   const Json manifest = read_json(path);
   require(get_or<bool>(manifest, "complete", false, path.string()), folder.string(),
@@ -169,6 +173,14 @@ std::shared_ptr<const SampleStream> open_shards(const fs::path& folder) {
 
 std::uint64_t data_fingerprint(const fs::path& folder) {
   return sample_streams::fingerprint(sample_streams::shard_checksums(folder));
+}
+
+double learned_share(const fs::path& folder) {
+  const fs::path path = sample_streams::manifest_path(folder);
+  const Json manifest = read_json(path);
+  const auto tokens = get<std::int64_t>(manifest, "tokens", path.string()),
+             learned = get<std::int64_t>(manifest, "loss_tokens", path.string());
+  return tokens > 0 ? static_cast<double>(learned) / static_cast<double>(tokens) : 1;
 }
 
 std::shared_ptr<const SampleStream> synthetic_stream(const SyntheticConfig& config, std::shared_ptr<const Tokenizer> tokenizer) {

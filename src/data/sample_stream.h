@@ -33,6 +33,8 @@ fs::path shard_path(const fs::path& folder, std::int64_t number);
 std::shared_ptr<const SampleStream> open_shards(const fs::path& folder);
 // Of the content of such a folder, by its manifest: two with the same samples in the same shards have the same.
 std::uint64_t data_fingerprint(const fs::path& folder);
+// Of such a folder's tokens the share that is learned, by its manifest; 1 of an empty one.
+double learned_share(const fs::path& folder);
 // Fresh problems without end, tokenized on the fly.
 std::shared_ptr<const SampleStream> synthetic_stream(const SyntheticConfig& config, std::shared_ptr<const Tokenizer> tokenizer);
 

@@ -92,6 +92,35 @@ OnPolicyOptions on_policy(const TrainConfig& config, const DataConfig& data, con
   return {*data.on_policy, models.tokenizer->stop_tokens(), derive_seed(static_cast<std::uint64_t>(config.seed), "on_policy")};
 }
 
+double share_in_problems(const SyntheticConfig& synthetic, const std::shared_ptr<const Tokenizer>& tokenizer) {
+  constexpr std::int64_t looked_at = 256;
+  const auto problems = synthetic_stream(synthetic, tokenizer);
+  double learned = 0, tokens = 0;
+  for (std::int64_t i = 0; i < looked_at; ++i) {
+    const PackedBatch::Sample sample = problems->at(i);
+    const auto unlearned = std::count(sample.weights.begin(), sample.weights.end(), 0.0f);
+    learned += static_cast<double>(std::ssize(sample.tokens) - unlearned);
+    tokens += static_cast<double>(sample.tokens.size());
+  }
+  return learned / tokens;
+}
+
+// Of the data's tokens that carry loss, at most (data.learn may leave fewer); all of them where the student writes what it learns
+// from.
+double loss_share(const DataConfig& data, const std::shared_ptr<const Tokenizer>& tokenizer) {
+  if (data.on_policy) return 1;
+  const auto share = [&](const std::string& path, const std::optional<SyntheticConfig>& synthetic) {
+    return synthetic ? share_in_problems(*synthetic, tokenizer) : learned_share(path);
+  };
+  if (data.blend.empty()) return share(data.path, data.synthetic);
+  double learned = 0, all = 0;
+  for (const auto& [name, part] : data.blend) {
+    learned += part.weight * share(part.path, part.synthetic);
+    all += part.weight;
+  }
+  return learned / all;
+}
+
 // Of the configuration's held-out data, in the order of its names. `own`: the objective is the head's.
 std::vector<std::unique_ptr<Evaluator>> held_out_losses(const TrainConfig& config, const RunModels& models, Objective& objective,
                                                         bool own, const std::shared_ptr<TextSampler>& sampler,
@@ -212,6 +241,7 @@ MemoryPlan plan_run(const TrainConfig& config, RunModels& models, const std::str
                                        .recompute = recompute_of(config.training.recompute),
                                        .dtype = student.dtype(),
                                        .device = student.device(),
+                                       .loss_share = run_parts::loss_share(config.data, models.tokenizer),
                                        .stored_teacher = models.logits != nullptr});
   if (config.data.on_policy) {
     const std::int64_t tokens = config.training.micro_batch_tokens;

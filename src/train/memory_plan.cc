@@ -1,6 +1,7 @@
 #include "train/memory_plan.h"
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -11,7 +12,7 @@ namespace molt {
 
 namespace memory_plan {
 
-constexpr double fp32_bytes = 4;
+constexpr double fp32_bytes = 4, workspaces = 64 << 20;
 
 // Values of one token in one block.
 struct Values {
@@ -39,7 +40,8 @@ double passing(Model& model) {
 }
 
 double logits(const Model& model, bool teacher, const ActivationShape& shape) {
-  return ops::loss_chunks(shape.tokens, model.config().vocabulary, teacher, /*gradient=*/true, shape.dtype, shape.device).bytes;
+  const auto tokens = std::llround(shape.loss_share * static_cast<double>(shape.tokens));
+  return ops::loss_chunks(tokens, model.config().vocabulary, teacher, /*gradient=*/true, shape.dtype, shape.device).bytes;
 }
 
 }  // namespace memory_plan
@@ -85,7 +87,7 @@ double activation_bytes(Model& student, Model* teacher, const ActivationShape& s
   const double unit = static_cast<double>(shape.tokens) * static_cast<double>(c10::elementSize(shape.dtype));
   const double at_loss = (kept + ends) * unit + logits(student, teacher || shape.stored_teacher, shape);
   const double in_backward = (kept + ends + again + widest + 2 * hidden) * unit;
-  return std::max({at_loss, in_backward, teacher ? passing(*teacher) * unit : 0});
+  return std::max({at_loss, in_backward, teacher ? passing(*teacher) * unit : 0}) + (shape.device.is_cuda() ? workspaces : 0);
 }
 
 void plan_training(MemoryPlan& plan, double trained, const LoopConfig& loop, at::ScalarType dtype, at::Device device) {

@@ -32,12 +32,14 @@ struct ActivationShape {
   Recompute recompute = Recompute::none;
   at::ScalarType dtype = at::kFloat;
   at::Device device = at::kCPU;
+  double loss_share = 1;        // of the tokens that carry loss: the head sees no others
   bool stored_teacher = false;  // known by its largest probabilities: the loss needs room as if it had logits
 };
 
 // At the peak of forward and backward; `teacher` may be null. Kept for a block's backward pass: what goes into each product and
 // what comes out of it, which is what the operations between them need. Beside it there is at most one of: the head's chunk of
 // logits; in backward, the gradient of the widest product; the teacher's forward pass, before anything of the student's is kept.
+// On a GPU there are the workspaces of cuBLAS and cuBLASLt, too: 32 MiB each on Hopper, in LibTorch.
 double activation_bytes(Model& student, Model* teacher, const ActivationShape& shape);
 
 // Gradients, optimizer and saving for `trained` parameters.

@@ -56,6 +56,7 @@ TEST_F(PrepareTest, LearnsFromTheCompletionAndTheEnd) {
   const auto prompt = tokenizer_->encode("a b").size();
   for (std::size_t i = 0; i < asked.tokens.size(); ++i) EXPECT_EQ(asked.weights[i], i < prompt ? 0.0f : 1.0f) << i;
   EXPECT_EQ(result.loss_tokens, 3 + static_cast<std::int64_t>(stream->at(1).tokens.size()) - 1);
+  EXPECT_DOUBLE_EQ(learned_share(config_.output), static_cast<double>(result.loss_tokens) / static_cast<double>(result.tokens));
 }
 
 TEST_F(PrepareTest, ShardsHoldWhatOneShardHolds) {
