@@ -29,9 +29,12 @@ def rate_of_llama_cpp(binary, model, batch, threads):
     longest = PROMPT if batch == 1 else LONGEST
     command = [binary, "-m", model, "-c", str(batch * (longest + NEW)), "-npp", str(longest), "-ntg", str(NEW), "-npl", str(batch),
                "-t", str(threads), "-tb", str(threads), "--output-format", "jsonl"]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
-    lines = (run.stdout + run.stderr).splitlines()
-    return json.loads(next(line for line in lines if line.startswith("{")))["speed_tg"]
+    for _ in range(10):  # now and then the program ends before its result is printed
+        run = subprocess.run(command, capture_output=True, text=True, check=True)
+        for line in (run.stdout + run.stderr).splitlines():
+            if line.startswith("{"):
+                return json.loads(line)["speed_tg"]
+    raise RuntimeError(f"{binary} printed no result")
 
 
 class Transformers:
