@@ -28,8 +28,8 @@ void DivergenceFactors::visit(ConfigVisitor& v) {
 }
 
 void DivergenceConfig::visit(ConfigVisitor& v) {
-  v.choice("distillation_loss_implementation", distillation_loss_implementation, {"reverse_kl", "forward_kl", "jsd"},
-           "reverse_kl: KL(student || teacher); forward_kl: KL(teacher || student); jsd: the Jensen-Shannon divergence, between");
+  v.choice("distillation_loss_implementation", distillation_loss_implementation, {"forward_kl", "reverse_kl", "jsd"},
+           "forward_kl: KL(teacher || student); reverse_kl, as published: KL(student || teacher); jsd: Jensen-Shannon, between");
   v.field("distillation_jsd_beta", distillation_jsd_beta,
           "Of the teacher in the mixture of both that jsd measures from: close to 0 it acts as forward_kl, to 1 as reverse_kl");
   v.field("distillation_loss_mix", distillation_loss_mix, "A weighted sum in place of the one implementation");

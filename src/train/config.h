@@ -43,7 +43,7 @@ struct DivergenceFactors {
 
 // How far a student is from its teacher: what a training minimises and a ranking measures.
 struct DivergenceConfig {
-  std::string distillation_loss_implementation = "reverse_kl";
+  std::string distillation_loss_implementation = "forward_kl";  // the better one on both teachers of docs/evidence.md
   double distillation_jsd_beta = 0.5;
   std::optional<DivergenceFactors> distillation_loss_mix;  // in place of the implementation
   double distillation_temperature = 1.0;

@@ -193,7 +193,7 @@ TEST_F(OnPolicyTraining, AContinuedRunRepeatsTheUninterruptedOne) {
 
 TEST_F(OnPolicyTraining, BringsTheStudentCloserToTheTeacherOnItsOwnTexts) {
   const auto distance = [&](int steps) {
-    return run(config(concat("run-", steps), "distillation_model: teacher",
+    return run(config(concat("run-", steps), "distillation_model: teacher, distillation_loss_implementation: reverse_kl",
                       concat("steps: ", steps, ", micro_batch_tokens: 400, trainable: [layers.1.*], schedule: {warmup: 0}, ",
                              "optimizer: {learning_rate: ", steps > 1 ? "1.0e-2" : "1.0e-12", ", weight_decay: 0.0}")))
         .evaluation.at("own.reverse_kl");

@@ -108,7 +108,7 @@ TEST_F(Rank, WhatRestoringALayerSavesIsTheDivergenceWithoutAndWithIt) {
   // The attention of layer 2 gives nothing, and so does the mixer that is made of it.
   parameter(*model, "layers.2.mixers.attention.o_proj.weight").zero_();
   const std::pair<std::vector<std::string>, ops::LossMix> divergences[] = {
-      {{"distillation_loss_implementation=forward_kl"}, {.forward_kl = 1}},
+      {{"distillation_loss_implementation=reverse_kl"}, {.reverse_kl = 1}},
       {{"distillation_loss_implementation=jsd", "distillation_jsd_beta=0.3"}, {.jsd = 1, .beta = 0.3}},
       {{"distillation_loss_mix.reverse_kl=0.5", "distillation_loss_mix.jsd=2", "distillation_temperature=2"},
        {.reverse_kl = 0.5, .jsd = 2, .temperature = 2}}};

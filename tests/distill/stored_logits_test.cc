@@ -291,11 +291,11 @@ class TrainFromLogits : public StoredLogitsTest {
 
 TEST_F(TrainFromLogits, GoesOnBitForBit) {
   const LoopResult whole = train(config("whole"));
-  EXPECT_TRUE(whole.evaluation.contains("test.reverse_kl"));
+  EXPECT_TRUE(whole.evaluation.contains("test.forward_kl"));
   LineReader metrics(folder / "whole" / "metrics.jsonl");
   std::string_view first;
   ASSERT_TRUE(metrics.next(first));
-  EXPECT_LT(whole.evaluation.at("test.reverse_kl"), parse_json(first, "metrics")["evaluation"]["test.reverse_kl"].get<double>());
+  EXPECT_LT(whole.evaluation.at("test.forward_kl"), parse_json(first, "metrics")["evaluation"]["test.forward_kl"].get<double>());
   train(config("again"));
   fs::remove_all(folder / "again" / "checkpoints" / "00000006");
   const LoopResult again = train(config("again"));

@@ -55,6 +55,7 @@ TEST(TrainConfig, DivergencesAloneAndInAWeightedSum) {
                  "}}}\nreference_models: {teacher: {pretrained: {path: somewhere}}}")
         .model.base_model.head.mix();
   };
+  EXPECT_EQ(mix("language_model_loss_factor: 0").forward_kl, 2.0);
   const ops::LossMix jsd = mix("distillation_loss_implementation: jsd, distillation_jsd_beta: 0.1");
   EXPECT_EQ(jsd.jsd, 2.0);
   EXPECT_EQ(jsd.beta, 0.1);
