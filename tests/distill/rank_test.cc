@@ -155,7 +155,8 @@ TEST_F(Rank, CandidatesAndTheStudentTrainByAnyDivergence) {
     RankConfig by_jsd = config(set);
     by_jsd.student_steps = 2;
     rank(by_jsd, concat(method, ".json"));
-    for (const Json& layer : read_json(folder / concat(method, ".json"))["layers"]) {
+    const Json ranking = read_json(folder / concat(method, ".json"));
+    for (const Json& layer : ranking["layers"]) {
       EXPECT_LT(layer["curve"].back()[1].get<double>(), layer["curve"].front()[1].get<double>()) << method;
       EXPECT_LT(layer["curve"].front()[1].get<double>(), std::log(2.0)) << "no JSD is larger than log 2";
     }

@@ -244,8 +244,9 @@ TEST_F(HuggingFace, CarriesTheSourcesFilesOver) {
   EXPECT_EQ(read_file(path("out") / "tokenizer.json"), read_file(path("teacher") / "tokenizer.json"));
   EXPECT_EQ(read_file(path("out") / "README.md"), "# Card\n");
   EXPECT_FALSE(fs::exists(path("out") / "optimizer.bin"));
-  EXPECT_EQ(read_json(path("out") / "config.json")["eos_token_id"], 5);
-  for (const auto& [kind, reference] : read_json(path("out") / "config.json")["auto_map"].items()) {
+  const Json written = read_json(path("out") / "config.json");
+  EXPECT_EQ(written["eos_token_id"], 5);
+  for (const auto& [kind, reference] : written["auto_map"].items()) {
     const std::string file = reference.get<std::string>();
     EXPECT_TRUE(fs::exists(path("out") / (file.substr(0, file.find('.')) + ".py"))) << kind;
   }

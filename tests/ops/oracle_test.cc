@@ -64,7 +64,7 @@ TEST(Oracle, Scan) {
                            .initial_state = get("initial_state")};
         for (const auto scan : {selective_scan, selective_scan_composite}) {
           const ScanOutput out = scan(in, sequences_of(arrays, device), {.final_state = true, .positions = {}});
-          EXPECT_LT(difference(out.y, arrays.at("y")), type == at::kFloat ? 5e-6 : 1e-12);
+          EXPECT_LT(difference(out.y, arrays.at("y")), type == at::kFloat ? 1e-5 : 1e-12);  // 8e-6 without fused multiply-adds
           EXPECT_LT(difference(out.final_state, arrays.at("final_state")), type == at::kFloat ? 2e-6 : 1e-12);
         }
       }
