@@ -89,6 +89,11 @@ std::string read_file(const fs::path& path) {
   return files_detail::read_all(descriptor, path, static_cast<std::size_t>(files_detail::status_of(descriptor, path).st_size));
 }
 
+void refuse_lfs_pointer(std::string_view content, const std::string& place) {
+  require(!content.starts_with("version https://git-lfs"), place,
+          ": found a pointer of git-lfs, expected the file itself, which git lfs pull fetches");
+}
+
 void write_file(const fs::path& path, std::string_view content) {
   AtomicFile file(path);
   file.write(content);

@@ -39,6 +39,8 @@ class MappedFile {
 };
 
 std::string read_file(const fs::path& path);
+// UserError where the content is what git-lfs leaves in the place of a file that it has not fetched.
+void refuse_lfs_pointer(std::string_view content, const std::string& place);
 void write_file(const fs::path& path, std::string_view content);
 
 // A file written in pieces beside its final name; commit() makes it durable and renames it, destruction without it leaves

@@ -66,6 +66,7 @@ std::string reason(std::string what) {
 template <class Value>
 Value parse(std::string_view text, const std::string& place) {
   check_depth(text, place);
+  refuse_lfs_pointer(text, place);
   try {
     return Value::parse(text.begin(), text.end());
   } catch (const Json::parse_error& error) {

@@ -28,13 +28,25 @@ std::map<std::string, std::string> read_index(const fs::path& path) {
   return shards;
 }
 
+// Why there is nothing to open: weights in another form, or shards without their index, are named.
+[[noreturn]] void fail_without_weights(const fs::path& folder) {
+  constexpr std::string_view weights[] = {".safetensors", ".bin", ".pt", ".pth", ".gguf"};
+  std::set<std::string> found;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    if (std::find(std::begin(weights), std::end(weights), entry.path().extension().string()) != std::end(weights))
+      found.insert(entry.path().filename().string());
+  }
+  fail(folder.string(), ": found ", found.empty() ? "no weights" : *found.begin(),
+       ", expected model.safetensors or model.safetensors.index.json with its shards: transformers' save_pretrained writes them");
+}
+
 }  // namespace safetensors_folder
 
 SafetensorsFolder SafetensorsFolder::open(const fs::path& folder) {
   SafetensorsFolder result;
   const fs::path single = folder / "model.safetensors", index = folder / "model.safetensors.index.json";
   if (fs::exists(single) || !fs::exists(index)) {
-    require(fs::exists(single), folder.string(), ": found neither model.safetensors nor model.safetensors.index.json");
+    if (!fs::exists(single)) safetensors_folder::fail_without_weights(folder);
     result.listing_ = single;
     result.files_.push_back(SafetensorsFile::open(single));
     return result;

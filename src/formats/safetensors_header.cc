@@ -8,6 +8,7 @@
 #include <unordered_set>
 
 #include "base/error.h"
+#include "base/files.h"
 #include "base/json.h"
 
 namespace molt {
@@ -238,6 +239,7 @@ SafetensorsHeader read_safetensors_header(std::string_view file, const std::stri
   using safetensors_header::longest_header;
   std::uint64_t bytes = 0;
   require(file.size() >= sizeof bytes, place, ": found ", file.size(), " bytes, expected a safetensors file of at least 8");
+  refuse_lfs_pointer(file, place);
   std::memcpy(&bytes, file.data(), sizeof bytes);
   require(bytes <= longest_header, place, ": found a header of ", bytes, " bytes, expected at most ", longest_header,
           " (is this a safetensors file?)");

@@ -52,6 +52,7 @@ def letters(last, **ssm):
 
 SHAPE = HEADER[LAST]["shape"]
 BEGIN = HEADER[LAST]["data_offsets"][0]
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:" + 64 * "0" + "\nsize 123\n"
 # What is wrong; the file and what to write there; a part of the message.
 WEIGHT_CASES = {
     "empty": (b"", "found 0 bytes"),
@@ -67,6 +68,7 @@ WEIGHT_CASES = {
     "overflowing shape": (changed(LAST, shape=[1 << 32, 1 << 32, 4]), "more than 2^63"),
     "beyond the end": (changed(LAST, shape=[1 << 40], dtype="U8", data_offsets=[BEGIN, BEGIN + (1 << 40)]), "is it truncated?"),
     "missing": (with_header({name: HEADER[name] for name in NAMES[:-1]}, WEIGHTS[DATA_START : DATA_START + BEGIN]), f"no tensor {LAST}"),
+    "not fetched": (LFS.encode(), "found a pointer of git-lfs, expected the file itself"),
     "extra": (with_header(HEADER | {"extra": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}), "found tensor extra"),
 }
 INDEX_CASES = {
@@ -80,6 +82,7 @@ INDEX_CASES = {
 }
 CONFIG_CASES = {
     "cut": (config()[:50], "config.json:1:"),
+    "not fetched": (LFS, "found a pointer of git-lfs, expected the file itself"),
     "deep config": (DEEP, "nested deeper than 256 levels"),
     "deep value": (raw("rope_scaling", DEEP), "nested deeper than 256 levels"),
     "no number": (raw("hidden_size", "NaN"), "config.json:1:"),
