@@ -85,6 +85,18 @@ void StoredModel::check_extras() const {
               tensor.name, ", which a model with this config.json does not have");
     }
   }
+  if (config().tied_embeddings) check_tied_head();
+}
+
+// Versions 4 of transformers take the embedding for a tied head whatever the file holds, versions 5 the head where it differs.
+void StoredModel::check_tied_head() const {
+  const char *embedding = model_tensor_names().front().stored, *head = model_tensor_names().back().stored;
+  const SafetensorsFile* holder = folder_.holder(head);
+  if (!holder) return;
+  const at::Tensor own = holder->tensor(head), shared = folder_.holder(embedding)->tensor(embedding);
+  require(own.scalar_type() == shared.scalar_type() && at::equal(own, shared), holder->path().string(), ": ", head,
+          ": found other values than in ", embedding, ", expected the same with tie_word_embeddings in config.json; false there ",
+          "makes it a head of its own");
 }
 
 at::Tensor StoredModel::parameter(const std::string& name, at::Device device, at::ScalarType wanted) const {

@@ -16,7 +16,8 @@ namespace molt {
 class StoredModel {
  public:
   // Reads config.json and the headers of the safetensors files, whatever the size of the weights. UserError unless every tensor
-  // that the layout needs is there, in float32, bfloat16 or float16, with its shape, and no other.
+  // that the layout needs is there, in float32, bfloat16 or float16, with its shape, and no other; a tied head that is there
+  // all the same must equal the embedding.
   static StoredModel open(const fs::path& folder);
 
   const ModelConfig& config() const { return model_->config(); }
@@ -36,6 +37,7 @@ class StoredModel {
   void adapt(PeftAdapter adapter);
   void check(const StoredTensor& stored) const;
   void check_extras() const;
+  void check_tied_head() const;
   // Null where the tensor on disk has none.
   const PeftAdapter::Update* update_of(const StoredTensor& stored) const;
   at::Tensor in_place(const StoredParameter& parameter, at::ScalarType dtype) const;

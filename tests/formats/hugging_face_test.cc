@@ -281,12 +281,21 @@ TEST_F(HuggingFace, TiedHeadsAreOneTensor) {
   EXPECT_EQ(SafetensorsFile::open(source / "model.safetensors").find("lm_head.weight"), nullptr);
   rewrite(source, [](auto& t) { t["lm_head.weight"] = t["model.embed_tokens.weight"]; });
   EXPECT_EQ(load_error(source), "");
+  rewrite(source, [](auto& t) { t["lm_head.weight"] = t["model.embed_tokens.weight"] + 1; });
+  EXPECT_NE(load_error(source).find("lm_head.weight: found other values than in model.embed_tokens.weight"), std::string::npos);
 }
 
 TEST_F(HuggingFace, NamesTheFileThatIsMissing) {
   const fs::path source = random_folder(tied);
   fs::remove(source / "model.safetensors");
-  EXPECT_NE(load_error(source).find("found neither model.safetensors nor model.safetensors.index.json"), std::string::npos);
+  const auto finds = [&](const char* what) {
+    return load_error(source).find(concat("found ", what, ", expected model.safetensors or"));
+  };
+  EXPECT_NE(finds("no weights"), std::string::npos);
+  write_file(source / "pytorch_model.bin", "");
+  EXPECT_NE(finds("pytorch_model.bin"), std::string::npos);
+  write_file(source / "model-00001-of-00002.safetensors", "");
+  EXPECT_NE(finds("model-00001-of-00002.safetensors"), std::string::npos);
   fs::remove(source / "config.json");
   EXPECT_NE(load_error(source).find("config.json"), std::string::npos);
 }
