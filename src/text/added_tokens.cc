@@ -37,10 +37,11 @@ std::size_t leading_space(std::string_view text) {
   return end;
 }
 
-AddedTokens::Token parse(const Json& json, const std::string& place) {
+}  // namespace added
+
+AddedTokens::Token parse_added_token(const Json& json, const std::string& place) {
   AddedTokens::Token token;
   token.content = get<std::string>(json, "content", place);
-  token.id = parse_id(member(json, "id", place), place + ": id");
   token.single_word = get_or(json, "single_word", false, place);
   token.lstrip = get_or(json, "lstrip", false, place);
   token.rstrip = get_or(json, "rstrip", false, place);
@@ -49,36 +50,64 @@ AddedTokens::Token parse(const Json& json, const std::string& place) {
   return token;
 }
 
-}  // namespace added
-
 AddedTokens::AddedTokens(const Json& list, const std::string& place, const TokenModel& model, const Normalizer* normalizer) {
   require(list.is_array(), place, ": found ", list.type_name(), ", expected a list");
-  const auto model_size = static_cast<std::int64_t>(model.vocabulary().size());
-  std::int64_t next = model_size;
   for (std::size_t i = 0; i < list.size(); ++i) {
     const std::string at = concat(place, "[", i, "]");
-    Token token = added::parse(list[i], at);
-    if (token.content.empty()) continue;
-    auto id = vocabulary_.id(token.content);
-    if (!id) id = model.vocabulary().id(token.content);
-    if (!id) id = static_cast<std::int32_t>(next++);
-    if (*id != token.id) {
-      log_warning(concat(at, ": the token \"", token.content, "\" has the id ", *id, ", the file says ", token.id));
-      token.id = *id;
+    Token token = parse_added_token(list[i], at);
+    token.id = parse_id(member(list[i], "id", at), at + ": id");
+    add(std::move(token), at, model);
+  }
+  index(normalizer);
+}
+
+void AddedTokens::extend(const std::vector<Token>& tokens, const std::string& place, const TokenModel& model,
+                         const Normalizer* normalizer) {
+  std::unordered_set<std::string> special;
+  for (const Token& token : tokens) {
+    if (token.id < 0) special.insert(token.content);
+  }
+  std::vector<Token> missing;
+  for (Token token : tokens) {
+    const auto known = vocabulary_.id(token.content);
+    if (token.id < 0) {
+      if (!known) missing.push_back(std::move(token));
+    } else if (!known || token != *this->token(*known)) {
+      token.special = token.special || special.contains(token.content);
+      add(std::move(token), place, model);
     }
-    std::string normalized = token.content;
-    if (token.normalized && normalizer) normalizer->apply(normalized);
-    if (!normalized.empty()) (token.normalized ? in_normalized_ : in_input_).add(normalized, token.id);
-    vocabulary_.add(token.content, token.id);
-    decoded_.add(normalized, token.id);
-    by_id_[token.id] = tokens_.size();
-    tokens_.push_back(std::move(token));
+  }
+  for (Token& token : missing) add(std::move(token), place, model);
+  index(normalizer);
+}
+
+void AddedTokens::add(Token token, const std::string& place, const TokenModel& model) {
+  if (token.content.empty()) return;
+  auto id = vocabulary_.id(token.content);
+  if (!id) id = model.vocabulary().id(token.content);
+  if (!id) id = static_cast<std::int32_t>(std::max(static_cast<std::int64_t>(model.vocabulary().size()), vocabulary_.end()));
+  if (token.id >= 0 && *id != token.id)
+    log_warning(concat(place, ": the token \"", token.content, "\" has the id ", *id, ", the file says ", token.id));
+  token.id = *id;
+  vocabulary_.add(token.content, token.id);
+  if (token.special) special_.insert(token.content);
+  tokens_[token.id] = std::move(token);
+}
+
+void AddedTokens::index(const Normalizer* normalizer) {
+  in_input_ = in_normalized_ = TokenTree();
+  decoded_ = Vocabulary();
+  for (const auto& [id, token] : tokens_) {
+    std::string text = token.content;
+    if (token.normalized && normalizer) normalizer->apply(text);
+    if (!text.empty()) (token.normalized ? in_normalized_ : in_input_).add(text, id);
+    decoded_.add(text, id);
   }
 }
 
 const AddedTokens::Token* AddedTokens::token(std::int32_t id) const {
-  const auto found = by_id_.find(id);
-  return found == by_id_.end() ? nullptr : &tokens_[found->second];
+  const auto found = tokens_.find(id);
+  return found == tokens_.end() ? nullptr : &found->second;
 }
 
 std::vector<AddedTokens::Section> AddedTokens::find(std::string_view text, const TokenTree& tree) const {

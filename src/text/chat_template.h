@@ -46,7 +46,7 @@ class ChatTemplate {
  public:
   // The template of a model's folder: chat_template.jinja with additional_chat_templates/*.jinja, else "chat_template" of
   // tokenizer_config.json (text, or a list of {"name": …, "template": …}); nothing where it has none. Special tokens
-  // (bos_token, …) come from tokenizer_config.json. UserError for what is broken.
+  // (bos_token, …) come from tokenizer_config.json (token_settings.h). UserError for what is broken.
   static std::optional<ChatTemplate> read(const fs::path& folder);
   // `place` names the text in errors ("chat_template.jinja:3:14: …").
   static ChatTemplate parse(std::string_view text, const std::string& place);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/files.h"
+#include "text/token_settings.h"
 
 namespace molt::text {
 
@@ -16,10 +17,9 @@ struct SpecialTokens {
   std::vector<std::int32_t> stop;  // each once
 };
 
-// Reads, where they exist in the folder, bos_token and eos_token of tokenizer_config.json (a token, or an object with `content`;
-// one that `id_of` does not know is passed over), then bos_token_id and eos_token_id (an id or a list of ids) of
-// generation_config.json and config.json.
-SpecialTokens read_special_tokens(const fs::path& folder,
+// bos_token and eos_token of the settings (one that `id_of` does not know is passed over), then, where they exist in the folder,
+// bos_token_id and eos_token_id (an id or a list of ids) of generation_config.json and config.json.
+SpecialTokens read_special_tokens(const fs::path& folder, const TokenSettings& settings,
                                   const std::function<std::optional<std::int32_t>(std::string_view)>& id_of);
 
 }  // namespace molt::text

@@ -11,6 +11,7 @@
 #include "text/post_processor.h"
 #include "text/pre_tokenizer.h"
 #include "text/special_tokens.h"
+#include "text/token_settings.h"
 #include "text/unicode.h"
 
 namespace molt {
@@ -54,9 +55,9 @@ Tokenizer::Parts::Parts(const Json& json, const std::string& place) {
 
 // What decoders get for an id; null where it has no token or is left out.
 const std::string* Tokenizer::Parts::decoded_token(std::int32_t id, bool skip_special_tokens) const {
-  const auto* added_token = added.token(id);
-  if (!added_token) return model->vocabulary().token(id);
-  return skip_special_tokens && added_token->special ? nullptr : added.decoded(id);
+  const std::string* text = added.decoded(id);
+  if (!text) return model->vocabulary().token(id);
+  return skip_special_tokens && added.is_special(*text) ? nullptr : text;
 }
 
 Tokenizer::Tokenizer(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
@@ -70,13 +71,17 @@ std::shared_ptr<const Tokenizer> Tokenizer::load(const fs::path& folder_or_file)
   const bool is_folder = fs::is_directory(folder_or_file);
   const fs::path folder = is_folder ? folder_or_file : folder_or_file.parent_path();
   const fs::path file = is_folder ? folder / "tokenizer.json" : folder_or_file;
-  require(!is_folder || fs::exists(file) || !fs::exists(folder / "tokenizer.model"), folder.string(),
-          ": found tokenizer.model (SentencePiece), expected tokenizer.json: transformers' AutoTokenizer writes one with "
-          "save_pretrained");
+  for (const char* other : {"tokenizer.model", "tekken.json", "vocab.json"}) {
+    require(!is_folder || fs::exists(file) || !fs::exists(folder / other), folder.string(), ": found ", other,
+            ", expected tokenizer.json: transformers' AutoTokenizer writes one with save_pretrained");
+  }
   auto parts = std::make_unique<Parts>(read_json(file), file.string());
   std::shared_ptr<Tokenizer> tokenizer(new Tokenizer(std::move(parts)));
-  tokenizer->parts_->special =
-      text::read_special_tokens(folder, [&tokenizer](std::string_view token) { return tokenizer->id(token); });
+  const text::TokenSettings settings = text::read_token_settings(folder);
+  Parts& made = *tokenizer->parts_;
+  made.added.extend(settings.added, folder.string(), *made.model, made.normalizer.get());
+  made.special =
+      text::read_special_tokens(folder, settings, [&tokenizer](std::string_view token) { return tokenizer->id(token); });
   return tokenizer;
 }
 

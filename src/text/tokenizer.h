@@ -19,9 +19,10 @@ namespace molt {
 //   const std::string text = tokenizer->decode(ids);                               // without them
 class Tokenizer {
  public:
-  // Reads tokenizer.json from a model's folder or by its own path. Beside it, where they exist: bos and eos from
-  // tokenizer_config.json, eos ids from generation_config.json and config.json. What is broken or unknown is a UserError that
-  // names file and key ("tokenizer.json: pre_tokenizer.type: found \"Magic\", expected one of ByteLevel, Digits, …").
+  // Reads tokenizer.json from a model's folder or by its own path. Beside it, where they exist: bos, eos and further tokens from
+  // tokenizer_config.json (token_settings.h), eos ids from generation_config.json and config.json. What is broken or unknown is a
+  // UserError that names file and key ("tokenizer.json: pre_tokenizer.type: found \"Magic\", expected one of ByteLevel, Digits,
+  // …").
   static std::shared_ptr<const Tokenizer> load(const fs::path& folder_or_file);
   // From the text of a tokenizer.json alone; `place` names it in errors.
   static std::shared_ptr<const Tokenizer> parse(std::string_view json, const std::string& place);

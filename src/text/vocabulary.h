@@ -1,5 +1,6 @@
 // Tokens and their ids.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -23,7 +24,8 @@ class Vocabulary {
   std::optional<std::int32_t> id(std::string_view token) const;
   // Null where the id has no token.
   const std::string* token(std::int32_t id) const;
-  std::size_t size() const { return ids_.size(); }
+  // Tokens, one that stands under several ids counted as often.
+  std::size_t size() const { return std::max(ids_.size(), tokens_.size()); }
   // One more than the largest id.
   std::int64_t end() const { return end_; }
 

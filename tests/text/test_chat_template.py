@@ -159,6 +159,8 @@ def test_folders(tmp_path):
         "list": ({"chat_template": [{"name": "default", "template": text}, {"name": "tool_use", "template": with_tools}]}, {}),
         "file": ({"chat_template": "not this one"}, {"chat_template.jinja": text}),
         "files": ({}, {"chat_template.jinja": text, "additional_chat_templates/tool_use.jinja": with_tools}),
+        "tokens": ({"chat_template": "{{ image_token }}{{ bos_token }}{{ eos_token }}", "extra_special_tokens": {"image_token": "<i>"}},
+                   {"special_tokens_map.json": '{"eos_token": "<end>"}'}),
     }
     cases, results = [], []
     for name, (config, files) in layouts.items():

@@ -239,9 +239,16 @@ def write_lines(path, lines):
     path.write_text("".join(line + "\n" for line in lines))
 
 
-def write_case(folder, tokenizer, texts, id_lists):
+def write_case(folder, tokenizer, texts, id_lists, files={}):
+    """`files` are those that transformers reads beside tokenizer.json; with some, what it makes of the folder is expected."""
     folder.mkdir()
     tokenizer.save(str(folder / "tokenizer.json"))
+    if files:
+        from transformers import AutoTokenizer
+
+        for name, content in files.items():
+            (folder / name).write_text(json.dumps(content))
+        tokenizer = AutoTokenizer.from_pretrained(folder).backend_tokenizer
     encoded = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
     write_lines(folder / "texts.jsonl", map(json.dumps, texts))
     write_lines(folder / "ids.txt", (" ".join(map(str, ids)) for ids in encoded))
@@ -294,6 +301,48 @@ random_text = st.lists(st.one_of(characters, spaces_and_signs, marks, st.sampled
 @given(texts=st.lists(random_text, min_size=30, max_size=60), seed=st.integers(0, 2**32))
 def test_random_unicode(tokenizers, tmp_path_factory, texts, seed):
     check(tmp_path_factory.mktemp("random"), tokenizers, lambda name: texts, lambda tokenizer: random_ids(tokenizer, seed, 20))
+
+
+def added(content, **flags):
+    defaults = dict(lstrip=False, rstrip=False, single_word=False, normalized=False, special=True)
+    return {"content": content, **defaults, **flags}
+
+
+CLASS = {"tokenizer_class": "PreTrainedTokenizerFast"}
+# Files that describe tokens beside tokenizer.json, in which "<s>" is special, "<tool>" is not and "word" stands alone.
+TOKEN_FILES = {
+    "named": {"tokenizer_config.json": CLASS | {"eos_token": "<new>", "pad_token": "</s>", "image_token": "<image>"}},
+    "unnamed": {"tokenizer_config.json": CLASS | {"additional_special_tokens": ["<new>", added("<image>", rstrip=True) | {"__type": "AddedToken"}, "<s>"]}},
+    "extra": {"tokenizer_config.json": CLASS | {"extra_special_tokens": {"image_token": "<image>", "new_token": "<new>"}}},
+    "decoder": {
+        "tokenizer_config.json": CLASS
+        | {
+            "eos_token": "<new>",
+            "added_tokens_decoder": {
+                "9001": added("<new>", special=False),
+                "9000": added("<image>", normalized=True, lstrip=True),
+                "1": added("<s>", rstrip=True),
+                "2": added("</s>", normalized=True),
+                "3": added("word", special=False),
+            },
+        }
+    },
+    "early": {
+        "tokenizer_config.json": CLASS | {"eos_token": "</s>"},
+        "special_tokens_map.json": {"eos_token": added("<new>"), "pad_token": "<s>"},
+        "added_tokens.json": {"<image>": 9000, "word": 3},
+    },
+}
+
+
+@pytest.mark.parametrize("files", TOKEN_FILES)
+def test_tokens_of_other_files(files, tokenizers, tmp_path):
+    pieces = ["<s>", "</s>", "<new>", "<image>", "<tool>", "word", "words", " ", "  ", "a", "é", "\n"]
+    generator = random.Random(files)
+    texts = ["".join(generator.choices(pieces, k=8)) for _ in range(100)]
+    for name in ("qwen", "llama2", "mistral", "unigram"):
+        write_case(tmp_path / name, tokenizers[name], texts, random_ids(tokenizers[name], lists=30), TOKEN_FILES[files])
+    run("AgreesWithTokenizers", MOLT_TEXT_CASES=str(tmp_path))
 
 
 def test_word_tokenizer_loads_elsewhere(tmp_path):

@@ -283,6 +283,16 @@ TEST_F(Folder, NamesTheTokensThatBeginAndEnd) {
   EXPECT_EQ(tokenizer->stop_tokens(), (Ids{8, 2, 7}));
 }
 
+TEST_F(Folder, AddsTheTokensThatOtherFilesDescribe) {
+  write("tokenizer_config.json", R"({"eos_token":"<end>","pad_token":"</s>","added_tokens_decoder":
+      {"2":{"content":"</s>","rstrip":true,"normalized":false,"special":true}}})");
+  const auto tokenizer = Tokenizer::load(folder);
+  EXPECT_EQ(tokenizer->encode("ab</s>  <end>ab", false), (Ids{7, 2, 14, 7}));
+  EXPECT_EQ(tokenizer->eos(), 14);
+  EXPECT_EQ(tokenizer->vocabulary(), 15);
+  EXPECT_EQ(tokenizer->decode(Ids{7, 2, 14, 7}), "ab ab");
+}
+
 TEST_F(Folder, SaysWhichFileIsBroken) {
   const auto error = [this](const fs::path& path) -> std::string {
     try {
@@ -294,10 +304,31 @@ TEST_F(Folder, SaysWhichFileIsBroken) {
   };
   write("generation_config.json", R"({"eos_token_id":"</s>"})");
   EXPECT_NE(error(folder).find("generation_config.json: eos_token_id: found string, expected a whole number"), std::string::npos);
+  fs::remove(folder / "generation_config.json");
+  for (const auto& [config, problem] : {
+           std::pair(R"({"pad_token":5})", "pad_token: found 5, expected a token"),
+           std::pair(R"({"pad_token":{"text":"a"}})", "pad_token: content: missing"),
+           std::pair(R"({"extra_special_tokens":"a"})", "extra_special_tokens: found \"a\", expected a list or an object"),
+           std::pair(R"({"added_tokens_decoder":[]})", "added_tokens_decoder: found array, expected an object"),
+           std::pair(R"({"added_tokens_decoder":{"a":{"content":"b"}}})", "added_tokens_decoder: a"),
+           std::pair(R"({"added_tokens_decoder":{"-1":{"content":"b"}}})",
+                     "added_tokens_decoder: -1: found -1, expected a whole"),
+       }) {
+    write("tokenizer_config.json", config);
+    EXPECT_NE(error(folder).find(concat("tokenizer_config.json: ", problem)), std::string::npos) << error(folder);
+  }
+  fs::remove(folder / "tokenizer_config.json");
+  write("special_tokens_map.json", R"({"eos_token":[]})");
+  EXPECT_NE(error(folder).find("special_tokens_map.json: eos_token: found [], expected a token"), std::string::npos);
+  fs::remove(folder / "special_tokens_map.json");
+  write("added_tokens.json", "[]");
+  EXPECT_NE(error(folder).find("added_tokens.json: found array, expected an object"), std::string::npos);
   fs::remove(folder / "tokenizer.json");
   EXPECT_NE(error(folder).find("tokenizer.json"), std::string::npos);
-  write("tokenizer.model", "");
-  EXPECT_NE(error(folder).find("found tokenizer.model"), std::string::npos);
+  for (const char* name : {"vocab.json", "tekken.json", "tokenizer.model"}) {
+    write(name, "");
+    EXPECT_NE(error(folder).find(concat("found ", name, ", expected tokenizer.json")), std::string::npos);
+  }
 }
 
 }  // namespace tokenizer_test

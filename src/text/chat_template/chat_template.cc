@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "text/chat_template/evaluator.h"
 #include "text/chat_template/parser.h"
+#include "text/token_settings.h"
 
 namespace molt {
 namespace chat_template {
@@ -14,9 +15,6 @@ namespace chat_template {
 using jinja::Budget;
 using jinja::Value;
 using Entries = std::vector<std::pair<Value, Value>>;
-
-constexpr const char* kSpecialTokens[] = {"bos_token", "eos_token", "unk_token", "sep_token",
-                                          "pad_token", "cls_token", "mask_token"};
 
 struct Program {
   explicit Program(std::string_view text, const std::string& place) : source(text, place), body(jinja::parse(source)) {}
@@ -82,24 +80,13 @@ OrderedJson prepare_messages(const OrderedJson& messages) {
   return prepared;
 }
 
-std::map<std::string, std::string> read_special_tokens(const Json& config, const std::string& place) {
-  std::map<std::string, std::string> tokens;
-  for (const char* name : kSpecialTokens) {
-    const auto found = config.find(name);
-    if (found == config.end() || found->is_null()) continue;
-    tokens[name] = found->is_object() ? get<std::string>(*found, "content", concat(place, ": ", name))
-                                      : get<std::string>(config, name, place);
-  }
-  return tokens;
-}
-
 }  // namespace chat_template
 
 using namespace chat_template;
 
 struct ChatTemplate::Parts {
-  std::map<std::string, Program> programs;  // by name; one alone is "default"
-  std::map<std::string, std::string> special_tokens;
+  std::map<std::string, Program> programs;                          // by name; one alone is "default"
+  std::vector<std::pair<std::string, std::string>> special_tokens;  // name and text
 
   void add(const std::string& name, std::string_view text, const std::string& place) { programs.try_emplace(name, text, place); }
   void add_files(const fs::path& folder);
@@ -145,9 +132,9 @@ std::optional<ChatTemplate> ChatTemplate::read(const fs::path& folder) {
     const Json config = read_json(path);
     require(config.is_object(), path.string(), ": found ", config.type_name(), ", expected an object");
     if (parts->programs.empty()) parts->add_config(config, path.string());
-    parts->special_tokens = read_special_tokens(config, path.string());
   }
   if (parts->programs.empty()) return std::nullopt;
+  parts->special_tokens = text::read_token_settings(folder).named;
   return ChatTemplate(std::move(parts));
 }
 
