@@ -9,7 +9,7 @@ from torch import nn
 from transformers import initialization as init
 from transformers.cache_utils import DynamicCache
 from transformers.generation import GenerationMixin
-from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
+from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask, find_packed_sequence_indices
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
@@ -20,8 +20,9 @@ from transformers.models.mistral.modeling_mistral import (
     apply_rotary_pos_emb,
     eager_attention_forward,
 )
+from transformers.utils import can_return_tuple, is_tracing
 
-from .configuration_apriel_hybrid_ssm import AprielHybridSSMConfig
+from .configuration_apriel_hybrid_ssm import CACHES, AprielHybridSSMConfig
 
 # What transformers calls the cache in arguments and outputs: past_key_values before 5.24, cache since.
 CACHE = "cache" if "cache" in inspect.signature(create_causal_mask).parameters else "past_key_values"
@@ -105,8 +106,8 @@ class Mamba(nn.Module):
         keep = None if mask is None else mask[..., None].to(hidden.dtype)
         hidden = hidden if keep is None else hidden * keep
         z, x, B, C = self.in_proj(hidden).split([self.d_inner, self.d_xb, self.d_xb, self.d_inner], dim=-1)
-        # The files hold half of dt's bias: the published code adds it in the projection and again in the scan.
-        dt = F.softplus((self.dt_proj(self.dt_in_proj(hidden)) + self.dt_proj.bias).float())
+        # The files hold half of dt's bias: the published code adds it in the projection and again in the scan. 2 (W r/2 + b) is the same.
+        dt = F.softplus(2 * self.dt_proj(self.dt_in_proj(hidden) / 2).float())
         x = self.convolved(self.repeated(x) if self.repeat_before_conv else x, cache)
         x = x if self.repeat_before_conv else self.repeated(x)
         if keep is not None:
@@ -146,7 +147,11 @@ class DecoderLayer(GradientCheckpointingLayer):
 
     def forward(self, hidden, rotary, masks, cache, **kwargs):
         normed = self.input_layernorm(hidden)
-        if self.letter == "m2":
+        if "packed" in masks and self.letter == "m2":
+            rows = zip(normed.split(1), masks["packed"])
+            parts = [[self.mixer(part, None, None) for part in row.split(lengths, dim=1)] for row, lengths in rows]
+            hidden = hidden + torch.cat([torch.cat(row, dim=1) for row in parts])
+        elif self.letter == "m2":
             hidden = hidden + self.mixer(normed, masks["m2"], cache)
         else:
             hidden = hidden + self.self_attn(normed, rotary, masks[self.letter], cache, **kwargs)
@@ -164,6 +169,7 @@ class AprielHybridSSMPreTrainedModel(PreTrainedModel):
     config_class = AprielHybridSSMConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
+    _is_stateful = True  # a state cannot be taken back, which assisted generation would do
     _no_split_modules = ["DecoderLayer"]
     _skip_keys_device_placement = ["past_key_values", "cache"]
     _supports_sdpa = True
@@ -190,6 +196,7 @@ class AprielHybridSSMModel(AprielHybridSSMPreTrainedModel):
         self.rotary_emb = MistralRotaryEmbedding(config=config)
         self.post_init()
 
+    @can_return_tuple
     def forward(self, input_ids=None, attention_mask=None, position_ids=None, past_key_values=None, inputs_embeds=None, use_cache=None,
                 output_hidden_states=None, cache=None, **kwargs):
         cache = past_key_values if cache is None else cache
@@ -216,8 +223,10 @@ class AprielHybridSSMModel(AprielHybridSSMPreTrainedModel):
                                        **{CACHE: cache if use_cache else None})
 
     def masks(self, hidden, attention_mask, position_ids, cache):
-        """What each letter of the layout may not look at."""
+        """What each letter of the layout may not look at; `packed`, the lengths of the sequences that each row holds end to end."""
         letters = list(self.config.letters)
+        if isinstance(attention_mask, dict):  # as generate makes them for a cache of fixed size
+            return {letter: attention_mask[CACHES[letter]] for letter in set(letters) - {"i"}}
         arguments = {"config": self.config, "inputs_embeds": hidden, "attention_mask": attention_mask, "position_ids": position_ids,
                      CACHE: cache}
         masks = {}
@@ -226,6 +235,11 @@ class AprielHybridSSMModel(AprielHybridSSMPreTrainedModel):
                 masks[letter] = create(**arguments, layer_idx=letters.index(letter))
         if "m2" in letters:
             masks["m2"] = attention_mask[:, -hidden.shape[1] :] if attention_mask is not None and attention_mask.dim() == 2 else None
+            # Where attention takes positions that begin anew for another sequence, no state may pass either.
+            if position_ids is not None and attention_mask is None and cache is None:
+                sequences = find_packed_sequence_indices(position_ids.expand(len(hidden), -1))
+                if sequences is not None and not is_tracing(sequences):
+                    masks["packed"] = [row.bincount().tolist() for row in sequences]
         return masks
 
 
@@ -239,6 +253,7 @@ class AprielHybridSSMForCausalLM(AprielHybridSSMPreTrainedModel, GenerationMixin
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
+    @can_return_tuple
     def forward(self, input_ids=None, attention_mask=None, position_ids=None, past_key_values=None, inputs_embeds=None, labels=None,
                 use_cache=None, logits_to_keep=0, cache=None, **kwargs):
         num_items = {key: kwargs.pop(key) for key in ("num_items_in_batch",) if key in kwargs}

@@ -224,6 +224,43 @@ def test_the_modelling_file_generates_with_its_cache_and_with_padding(hybrid):
 
 
 @torch.no_grad()
+def test_the_modelling_file_generates_with_a_cache_of_fixed_size(hybrid):
+    tokens = torch.arange(1, 13)[None].repeat(2, 1)
+    mask = torch.ones_like(tokens)
+    mask[1, :5] = 0
+    options = dict(attention_mask=mask, do_sample=False, max_new_tokens=6, pad_token_id=0)
+    assert torch.equal(hybrid.generate(tokens, cache_implementation="static", **options), hybrid.generate(tokens, **options))
+
+
+@torch.no_grad()
+def test_the_modelling_file_keeps_packed_sequences_apart(hybrid):
+    """Positions that begin anew tell one sequence of a row from the next one."""
+    tokens = torch.arange(1, 25).view(2, 12)
+    positions = torch.cat([torch.arange(7), torch.arange(4), torch.arange(1)])[None]
+    alone = [hybrid(part, use_cache=False).logits for part in tokens.split([7, 4, 1], dim=1)]
+    assert (hybrid(tokens, position_ids=positions, use_cache=False).logits - torch.cat(alone, dim=1)).abs().max() < 1e-4
+
+
+def test_the_modelling_file_refuses_assisted_generation(hybrid):
+    """It would take tokens back, and with them states."""
+    tokens = torch.tensor([[1, 2, 3, 1, 2, 3, 1, 2]])
+    with pytest.raises(ValueError, match="stateful"):
+        hybrid.generate(tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=4, prompt_lookup_num_tokens=2, pad_token_id=0)
+
+
+@pytest.mark.parametrize("name", HYBRIDS)
+@torch.no_grad()
+def test_the_modelling_file_runs_with_weights_that_come_from_disk(name, exports, tmp_path):
+    tokens, load = torch.arange(1, 13)[None], transformers.AutoModelForCausalLM.from_pretrained
+    inside = load(exports / name, dtype=torch.float32, trust_remote_code=True)
+    places = dict.fromkeys(["model.embed_tokens", "model.rotary_emb", "model.norm", "lm_head"], "cpu")
+    places |= {f"model.layers.{i}": "disk" for i in range(inside.config.num_hidden_layers)}
+    outside = load(exports / name, dtype=torch.float32, trust_remote_code=True, device_map=places, offload_folder=tmp_path)
+    assert torch.equal(outside(tokens).logits, inside(tokens).logits)
+    assert isinstance(inside(tokens, return_dict=False), tuple)
+
+
+@torch.no_grad()
 def test_the_modelling_file_saves_and_loads_again(hybrid, tmp_path):
     tokens = torch.arange(1, 13)[None]
     hybrid.save_pretrained(tmp_path)
