@@ -1,4 +1,5 @@
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "base/log.h"
 #include "cli/commands.h"
 #include "cli/options.h"
@@ -48,6 +49,7 @@ Command convert_command() {
               conversion.restore_place = "--restore";
               conversion.output = options->output;
               conversion.options.max_shard_bytes = shard_bytes(options->shard_size, "--shard-size");
+              catch_interrupts();
               convert_folder(conversion);
               if (merges) log_info(concat(options->output, ": the adapters are merged into whole weights"));
               if (!options->restore.empty()) {

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "base/log.h"
 #include "base/progress.h"
 #include "distill/model_card.h"
@@ -103,6 +104,7 @@ void convert_folder(const FolderConversion& conversion) {
   options.model_card = folder_conversion::card(conversion, student.config());
   options.like = conversion.model;
   options.source = [&](const std::string& name) {
+    throw_if_interrupted();
     const at::Tensor fresh = mixers.find(name);
     if (fresh.defined()) return fresh;
     const bool from_teacher = folder_conversion::is_restored(name, conversion.restore);

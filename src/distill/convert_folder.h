@@ -24,7 +24,8 @@ struct FolderConversion {
 //
 // What restore_layers, convert_layers and export_model would write, in the dtype that the model is stored in, the same bytes.
 // Tensor by tensor: what stays is copied from file to file, one layer's new mixer is in memory at a time. Says how much disk it
-// needs before it begins; UserError when there is less, and for whatever these three refuse.
+// needs before it begins; UserError when there is less, and for whatever these three refuse. Interrupted, with nothing left,
+// between two tensors.
 void convert_folder(const FolderConversion& conversion);
 
 }  // namespace molt

@@ -1,9 +1,13 @@
 #include "distill/convert_folder.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <csignal>
 #include <nlohmann/json.hpp>
 
+#include "base/error.h"
+#include "base/interrupt.h"
 #include "base/json.h"
 #include "distill/support.h"
 #include "formats/safetensors.h"
@@ -93,6 +97,21 @@ TEST_F(ConvertFolder, RestoresLayersFromTheTeachersFolder) {
   EXPECT_TRUE(same_weights(*load_model(folder / "all"), *load_model(folder / "teacher")));
   back.restore = {3};
   EXPECT_EQ(error_of([&] { convert_folder(back); }), "--restore: layer 3 is attention already, expected one that was converted");
+}
+
+TEST_F(ConvertFolder, LeavesNothingWhenItIsInterrupted) {
+  write_teacher("teacher", 5, at::kFloat);
+  const auto interrupted = [&] {
+    catch_interrupts();
+    std::raise(SIGINT);
+    try {
+      convert_folder(conversion({1}));
+    } catch (const Interrupted&) {
+      _exit(fs::exists(folder / "converted") || fs::exists(folder / ".converted.partial") ? 1 : 0);
+    }
+    _exit(2);
+  };
+  EXPECT_EXIT(interrupted(), testing::ExitedWithCode(0), "");
 }
 
 TEST_F(ConvertFolder, SaysWhatIsWrongBeforeItWrites) {
