@@ -3,8 +3,10 @@
 #include <spdlog/logger.h>
 #include <spdlog/sinks/base_sink.h>
 
+#include <cstdio>
 #include <memory>
 #include <mutex>
+#include <string_view>
 
 #include "base/console.h"
 
@@ -12,11 +14,28 @@ namespace molt {
 
 namespace log_detail {
 
+// A message may quote files of others: line ends and what terminals obey (C0, DEL, C1 in UTF-8) are spelled out.
+std::string visible(std::string_view message) {
+  std::string text;
+  for (std::size_t i = 0; i < message.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(message[i]);
+    const bool is_pair = byte == 0xC2 && i + 1 < message.size() && static_cast<unsigned char>(message[i + 1]) < 0xA0;
+    char spelled[8];
+    if (byte == '\n') {
+      text += "\\n";
+    } else if (byte < 0x20 || byte == 0x7F || is_pair) {
+      std::snprintf(spelled, sizeof spelled, "\\x%02x", is_pair ? static_cast<unsigned char>(message[++i]) : byte);
+      text += spelled;
+    } else {
+      text += message[i];
+    }
+  }
+  return text;
+}
+
 class ConsoleSink final : public spdlog::sinks::base_sink<std::mutex> {
   void sink_it_(const spdlog::details::log_msg& message) override {
-    std::string line = prefix(message.level);
-    line.append(message.payload.data(), message.payload.size());
-    console::print_line(line);
+    console::print_line(prefix(message.level) + visible({message.payload.data(), message.payload.size()}));
   }
   void flush_() override {}
 

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <iostream>
+#include <sstream>
 
 #include "base/config.h"
 #include "base/error.h"
@@ -179,7 +180,8 @@ int run_program(int argc, char** argv, const std::vector<Command>& commands) {
     log_error("out of memory");
     return kBug;
   } catch (const std::exception& error) {
-    log_error(concat("internal error: ", error.what()));
+    std::istringstream lines(concat("internal error: ", error.what()));  // LibTorch's messages have several
+    for (std::string line; std::getline(lines, line);) log_error(line);
     return kBug;
   }
 }

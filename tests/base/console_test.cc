@@ -60,6 +60,12 @@ TEST_F(Console, LogsWithPrefixesAboveTheLevel) {
   EXPECT_EQ(testing::internal::GetCapturedStderr(), "loaded {} 100%\nwarning: slow\nerror: bad\ndebug: details\n");
 }
 
+TEST_F(Console, SpellsOutWhatWouldBreakTheLineOrMoveTheCursor) {
+  testing::internal::CaptureStderr();
+  log_error("model_type: found \"a\nb\x1b[2J\x7f\u009bé\"");
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "error: model_type: found \"a\\nb\\x1b[2J\\x7f\\x9bé\"\n");
+}
+
 TEST_F(Console, ColoursOnlyInTerminals) {
   EXPECT_EQ(in_terminal(80, [] { log_warning("slow"); }).text, "\x1b[1;33mwarning:\x1b[0m slow\r\n");
   const auto without = in_terminal(80, [] {

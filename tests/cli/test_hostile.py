@@ -93,6 +93,7 @@ CONFIG_CASES = {
     "more layers than tensors": (config(num_hidden_layers=1_000), "found no tensor model.layers.12."),
     "text for a size": (config(hidden_size="big"), 'hidden_size: found "big", expected a whole number'),
     "unknown family": (config(model_type="gpt2"), 'model_type: found "gpt2", expected one of mistral, llama'),
+    "lines in a name": (config(model_type="a\nb\x1b[2J"), 'model_type: found "a\\nb\\x1b[2J"'),
     "quantised": (config(quantization_config={"bits": 4}), "quantization_config"),
     "gdn": (letters("gdn"), 'unknown mixer letter "gdn"'),
     "kl": (letters("kl"), 'unknown mixer letter "kl"'),
