@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/folder_lock.h"
 #include "base/interrupt.h"
 #include "base/log.h"
 #include "base/progress.h"
@@ -49,6 +50,7 @@ class RecipeRun {
         teacher_(load_pretrained(config.teacher.pretrained, device_, dtype_, options.place + ": teacher.pretrained")),
         lecturer_(in_dtype(teacher_, config.teacher.dtype, options.place + ": teacher")),
         teacher_print_(model_fingerprint(*teacher_)),
+        lock_(output_),
         index_(config, options.place) {
     const fs::path tokenizer = config.tokenizer.empty() ? teacher_folder_ : fs::path(config.tokenizer);
     if (!config.tokenizer.empty() || fs::exists(tokenizer / "tokenizer.json")) tokenizer_ = Tokenizer::load(tokenizer);
@@ -331,6 +333,7 @@ class RecipeRun {
   std::string teacher_print_;
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::shared_ptr<const StoredLogits> logits_;  // learnt from in the teacher's place; null: none
+  const FolderLock lock_;
   RecipeIndex index_;
 };
 

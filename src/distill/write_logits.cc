@@ -8,13 +8,13 @@
 
 #include "base/checksum.h"
 #include "base/error.h"
+#include "base/folder_lock.h"
 #include "base/interrupt.h"
 #include "base/log.h"
 #include "base/progress.h"
 #include "data/sample_stream.h"
 #include "distill/rank.h"
 #include "formats/safetensors.h"
-#include "train/run_lock.h"
 
 namespace molt {
 
@@ -160,7 +160,7 @@ class Writer {
   const fs::path data_, output_;
   const WriteLogitsOptions options_;
   const std::shared_ptr<const SampleStream> stream_;
-  const RunLock lock_;
+  const FolderLock lock_;
   LogitsManifest manifest_;
   Gathered gathered_;
 };

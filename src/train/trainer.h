@@ -7,13 +7,13 @@
 #include <string>
 #include <vector>
 
+#include "base/folder_lock.h"
 #include "train/average.h"
 #include "train/checkpoint_writer.h"
 #include "train/guard.h"
 #include "train/loop.h"
 #include "train/metrics.h"
 #include "train/optimizer.h"
-#include "train/run_lock.h"
 
 namespace molt::train_loop {
 
@@ -64,7 +64,7 @@ class Trainer {
 
   const LoopConfig& config_;
   const LoopParts& parts_;
-  const RunLock lock_;
+  const FolderLock lock_;
   Optimizer optimizer_;
   AveragedWeights averages_;
   SpikeLimit spike_limit_;

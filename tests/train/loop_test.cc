@@ -11,10 +11,10 @@
 #include <thread>
 
 #include "base/error.h"
+#include "base/folder_lock.h"
 #include "base/interrupt.h"
 #include "formats/safetensors.h"
 #include "train/checkpoint.h"
-#include "train/run_lock.h"
 #include "train/support.h"
 
 namespace molt {
@@ -296,9 +296,9 @@ TEST_F(Loop, ARunIsContinuedWithItsOwnConfigurationOnly) {
 }
 
 TEST_F(Loop, ARunFolderHasOneProcessAtATime) {
-  const RunLock lock(folder / "run");
+  const FolderLock lock(folder / "run");
   EXPECT_EQ(error_of([&] { TinyRun(folder / "run").train(); }),
-            (folder / "run").string() + ": another process is training in this run folder");
+            (folder / "run").string() + ": another process is at work in this folder");
 }
 
 TEST_F(Loop, AFinishedRunReportsAgainWithoutWorking) {
