@@ -9,6 +9,7 @@
 
 #include "base/checksum.h"
 #include "base/error.h"
+#include "base/folder_lock.h"
 #include "base/interrupt.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -61,15 +62,32 @@ Tokenized tokenize(const Records::Record& line, const fs::path& file, const Line
   }
 }
 
+// CRC-32C of what was read so far, with this line behind it.
+std::uint32_t with_line(std::uint32_t sum, const Records::Record& line) {
+  return crc32c("\n", crc32c(line.text, sum));
+}
+
+// Of the files in a tokenizer's folder that decide how a line becomes tokens.
+std::string tokenizer_checksum(const fs::path& tokenizer) {
+  if (!fs::is_directory(tokenizer)) return crc32c_text(file_crc32c(tokenizer));
+  std::uint32_t sum = 0;
+  for (const char* name :
+       {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json", "config.json"}) {
+    if (fs::exists(tokenizer / name)) sum = crc32c(concat(name, file_crc32c(tokenizer / name)), sum);
+  }
+  return crc32c_text(sum);
+}
+
 // What is known of a folder so far; written after each shard, so that a killed run goes on behind the last whole one.
 struct Manifest {
   PrepareResult result;
   std::vector<std::string> checksums;  // CRC-32C, one a shard
   std::size_t file = 0;                // of config.input
   std::int64_t line = 0;               // lines of that file that are done
+  std::uint32_t input_sum = 0;         // CRC-32C of all lines that are done
   bool complete = false;
 
-  Json to_json(const std::string& config, std::int64_t vocabulary) const {
+  Json to_json(const std::string& config, const std::string& tokenizer, std::int64_t vocabulary) const {
     return {{"config", config},
             {"vocabulary", vocabulary},
             {"samples", result.samples},
@@ -82,15 +100,13 @@ struct Manifest {
             {"checksums", checksums},
             {"next_file", file},
             {"next_line", line},
+            {"input_checksum", crc32c_text(input_sum)},
+            {"tokenizer_checksum", tokenizer},
             {"complete", complete}};
   }
 
-  static std::optional<Manifest> read(const fs::path& path, const std::string& config) {
-    if (!fs::exists(path)) return std::nullopt;
-    const Json json = read_json(path);
-    const std::string place = path.string();
-    if (get_or<std::string>(json, "config", "", place) != config || get_or<bool>(json, "complete", true, place))
-      return std::nullopt;
+  // All but input_sum.
+  static Manifest of_json(const Json& json, const std::string& place) {
     Manifest manifest;
     manifest.result = {get<std::int64_t>(json, "samples", place),     get<std::int64_t>(json, "tokens", place),
                        get<std::int64_t>(json, "loss_tokens", place), get<std::int64_t>(json, "dropped", place),
@@ -109,15 +125,11 @@ class Preparation {
         folder_(config.output),
         described_(to_yaml(config)),
         sampler_(config_),
-        progress_("prepare", total_bytes(config), "B") {
-    std::error_code error;
-    is_new_ = fs::create_directories(folder_, error);
-    require(!error, folder_.string(), ": cannot create the folder: ", error.message());
-    if (auto found = Manifest::read(folder_ / "manifest.json", described_)) {
-      manifest_ = *found;
-      log_info(concat(folder_.string(), ": continuing after ", manifest_.result.samples, " samples"));
-      for (std::size_t i = 0; i < manifest_.file; ++i) bytes_before_ += static_cast<std::int64_t>(fs::file_size(config.input[i]));
-    }
+        tokenizer_checksum_(tokenizer_checksum(config.tokenizer)),
+        progress_("prepare", total_bytes(config), "B"),
+        is_new_(!fs::exists(folder_)),
+        lock_(folder_) {
+    go_on();
   }
 
   // A new folder into which nothing was written does not stay.
@@ -148,6 +160,47 @@ class Preparation {
     return total;
   }
 
+  // Behind what lies in the folder, where that is the beginning of the same work.
+  void go_on() {
+    const fs::path path = folder_ / "manifest.json";
+    if (!fs::exists(path)) return;
+    const Json json = read_json(path);
+    const std::string place = path.string();
+    if (get_or<bool>(json, "complete", true, place)) return;
+    const auto is = [&](const char* key, const std::string& now) { return get_or<std::string>(json, key, "", place) == now; };
+    Manifest found = Manifest::of_json(json, place);
+    if (!is("config", described_)) return say_anew("another configuration");
+    if (!is("tokenizer_checksum", tokenizer_checksum_)) return say_anew("another tokenizer");
+    found.input_sum = sum_of_done(found);
+    if (!is("input_checksum", crc32c_text(found.input_sum))) return say_anew("other input");
+    manifest_ = std::move(found);
+    log_info(concat(folder_.string(), ": continuing after ", manifest_.result.samples, " samples"));
+    for (std::size_t i = 0; i < manifest_.file; ++i) bytes_before_ += static_cast<std::int64_t>(fs::file_size(config_.input[i]));
+  }
+
+  void say_anew(const char* before) const {
+    log_warning(concat(folder_.string(), ": was begun with ", before, ": starting anew"));
+  }
+
+  // Of the lines that a manifest counts, as the input holds them now. Reading them takes a small part of the time that tokenizing
+  // them took.
+  std::uint32_t sum_of_done(const Manifest& manifest) const {
+    std::uint32_t sum = 0;
+    for (std::size_t i = 0; i <= manifest.file && i < config_.input.size(); ++i) {
+      const bool whole = i < manifest.file;
+      const std::unique_ptr<Records> records = open_records(config_.input[i], keys());
+      while (whole || records->number() < manifest.line) {
+        const auto lines = records->next(kBatchLines);
+        if (lines.empty()) break;
+        for (const auto& line : lines) {
+          if (whole || line.number <= manifest.line) sum = with_line(sum, line);
+        }
+        throw_if_interrupted();
+      }
+    }
+    return sum;
+  }
+
   // Of what a record may hold.
   std::vector<std::string> keys() const {
     return {config_.text, config_.prompt, config_.completion, config_.messages, "tools", config_.tokens, config_.learn};
@@ -156,7 +209,9 @@ class Preparation {
   void read_one(const fs::path& path) {
     const std::unique_ptr<Records> records = open_records(path, keys());
     for (auto lines = records->next(kBatchLines); !lines.empty(); lines = records->next(kBatchLines)) {
-      std::erase_if(lines, [&](const auto& line) { return line.number <= manifest_.line || is_blank(line.text); });
+      std::erase_if(lines, [&](const auto& line) { return line.number <= manifest_.line; });
+      for (const auto& line : lines) manifest_.input_sum = with_line(manifest_.input_sum, line);
+      std::erase_if(lines, [](const auto& line) { return is_blank(line.text); });
       add(lines, path);
       manifest_.line = std::max(manifest_.line, records->number());
       if (static_cast<std::int64_t>(tokens_.size()) >= config_.shard_tokens) write_shard();
@@ -176,7 +231,8 @@ class Preparation {
   void add(const Tokenized& item) {
     auto& result = manifest_.result;
     if (!item.error.empty()) {
-      require(result.malformed < config_.max_malformed, item.error);
+      require(result.malformed < config_.max_malformed, item.error, " (max_malformed allows ", config_.max_malformed,
+              " malformed lines)");
       ++result.malformed;
       log_warning(concat("skipped: ", item.error));
       return;
@@ -210,6 +266,7 @@ class Preparation {
 
   // What was gathered as the next shard (none when it is empty), then the manifest that counts it.
   void write_shard() {
+    if (manifest_.checksums.empty()) remove_older();
     if (offsets_.size() > 1) {
       const auto column = [](auto& values, at::ScalarType dtype) {
         return at::from_blob(values.data(), {static_cast<std::int64_t>(values.size())}, at::TensorOptions().dtype(dtype));
@@ -223,16 +280,29 @@ class Preparation {
       learn_.clear();
       offsets_.assign(1, 0);
     }
-    write_json(folder_ / "manifest.json", manifest_.to_json(described_, sampler_.tokenizer().vocabulary()));
+    write_json(folder_ / "manifest.json", manifest_.to_json(described_, tokenizer_checksum_, sampler_.tokenizer().vocabulary()));
+  }
+
+  // What another call left in the folder; the manifest first, so that at no time it speaks of shards that are others'.
+  void remove_older() const {
+    std::error_code error;
+    fs::remove(folder_ / "manifest.json", error);
+    for (fs::directory_iterator entry(folder_, error), end; !error && entry != end; entry.increment(error)) {
+      const std::string name = entry->path().filename().string();
+      if (name.starts_with("shard-") && name.ends_with(".safetensors")) fs::remove(entry->path(), error);
+    }
+    require(!error, folder_.string(), ": cannot remove the shards of an earlier call: ", error.message());
   }
 
   const PrepareConfig config_;
   const fs::path folder_;
   const std::string described_;
   LineSampler sampler_;
+  const std::string tokenizer_checksum_;
   Progress progress_;
+  const bool is_new_;  // the folder
+  const FolderLock lock_;
   Manifest manifest_;
-  bool is_new_ = false;  // the folder
   std::vector<std::int32_t> tokens_;
   std::vector<std::uint8_t> learn_;
   std::vector<std::int64_t> offsets_ = {0};

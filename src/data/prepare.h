@@ -41,9 +41,9 @@ struct PrepareResult {
   std::int64_t malformed = 0;  // skipped lines, each reported
 };
 
-// Tokenizes on every core. Whole shards survive an interruption, and the next call with the same configuration continues after
-// them; with a different one, or on a finished folder, it starts anew. A line (or row, whose columns are the keys) is an object
-// with one of
+// Tokenizes on every core. Whole shards survive an interruption, and the next call continues after them if the configuration, the
+// tokenizer and the lines that are done are the same; otherwise, or on a finished folder, it starts anew. UserError when another
+// process works in the folder. A line (or row, whose columns are the keys) is an object with one of
 //   {"text"}                    learned whole
 //   {"prompt", "completion"}    the completion is learned
 //   {"messages", "tools"}       laid out by the chat template of the tokenizer's folder (chat_sample.h)

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/folder_lock.h"
 #include "base/json.h"
 #include "data/sample_stream.h"
 #include "formats/safetensors.h"
@@ -91,6 +92,57 @@ TEST_F(PrepareTest, ContinuesAfterTheLastWholeShard) {
   const auto once = open_shards(folder_ / "once");
   ASSERT_EQ(resumed->size(), once->size());
   for (std::int64_t i = 0; i < once->size(); i += 97) EXPECT_EQ(resumed->at(i).tokens, once->at(i).tokens);
+}
+
+// A broken last line leaves a folder that is not complete, with one shard.
+TEST_F(PrepareTest, StartsAnewWhenWhatIsDoneWasOfOtherLines) {
+  std::string text;
+  for (int i = 0; i < 3000; ++i) text += "{\"text\": \"a b c\"}\n";
+  config_.shard_tokens = 8000;
+  input(text + "broken\n");
+  EXPECT_NE(error().find("in.jsonl:3001"), std::string::npos);
+  std::string changed = text;
+  changed.replace(changed.find("a b c"), 5, "d d d");
+  for (const std::string& now : {changed, text.substr(0, text.size() / 2), std::string("{\"text\": \"e\"}\n")}) {
+    input(now);
+    const PrepareResult result = prepare(config_);
+    EXPECT_EQ(result.samples, std::count(now.begin(), now.end(), '\n'));
+    EXPECT_EQ(open_shards(folder_ / "out")->at(0).tokens,
+              text_sample(*tokenizer_, now.substr(10, now.find('"', 10) - 10)).tokens);
+    input(text + "broken\n");
+    EXPECT_NE(error().find("in.jsonl:3001"), std::string::npos);
+  }
+}
+
+TEST_F(PrepareTest, StartsAnewWithAnotherTokenizer) {
+  std::string text;
+  for (int i = 0; i < 3000; ++i) text += "{\"text\": \"a b c\"}\n";
+  config_.shard_tokens = 8000;
+  input(text + "broken\n");
+  EXPECT_NE(error().find("in.jsonl:3001"), std::string::npos);
+  write_file(folder_ / "words" / "tokenizer.json", make_word_tokenizer({"c", "b", "a"}));
+  input(text);
+  prepare(config_);
+  EXPECT_EQ(Tokenizer::load(folder_ / "words")->decode(open_shards(folder_ / "out")->at(0).tokens), "a b c");
+}
+
+TEST_F(PrepareTest, LeavesNoShardOfAnEarlierCall) {
+  std::string text;
+  for (int i = 0; i < 5000; ++i) text += "{\"text\": \"a b c d e a b\"}\n";
+  input(text);
+  config_.shard_tokens = 10000;
+  prepare(config_);
+  EXPECT_TRUE(fs::exists(shard_path(folder_ / "out", 1)));
+  input("{\"text\": \"a\"}\n");
+  prepare(config_);
+  EXPECT_EQ(open_shards(folder_ / "out")->size(), 1);
+  EXPECT_FALSE(fs::exists(shard_path(folder_ / "out", 1)));
+}
+
+TEST_F(PrepareTest, WorksAloneInItsFolder) {
+  input("{\"text\": \"a\"}\n");
+  const FolderLock lock(config_.output);
+  EXPECT_EQ(error(), config_.output + ": another process is at work in this folder");
 }
 
 TEST_F(PrepareTest, CountsMalformedLinesUpToALimit) {
