@@ -92,6 +92,12 @@ std::string crc32c_text(std::uint32_t sum) {
   return text;
 }
 
+std::string fingerprint_text(std::uint64_t fingerprint) {
+  char text[17];
+  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(fingerprint));
+  return text;
+}
+
 std::uint32_t file_crc32c(const fs::path& path) {
   return checksums::content_of(path).sum;
 }

@@ -13,6 +13,8 @@ namespace molt {
 std::uint32_t crc32c(std::string_view bytes, std::uint32_t before = 0);
 // 8 hexadecimal digits.
 std::string crc32c_text(std::uint32_t sum);
+// 16 of a fingerprint.
+std::string fingerprint_text(std::uint64_t fingerprint);
 // Of a whole file.
 std::uint32_t file_crc32c(const fs::path& path);
 

@@ -15,6 +15,7 @@ namespace train_command_parts {
 struct Options {
   std::string config;
   std::vector<std::string> set;
+  bool accept_changes = false;
   ComputeOptions compute;
 };
 
@@ -30,7 +31,10 @@ int run(const Options& options) {
   set_threads(options.compute.threads);
   catch_interrupts();
   RunModels models = open_models(config, options.config);
-  const LoopResult result = run_training(config, models, {.place = options.config, .versions = program_versions()});
+  const LoopResult result = run_training(config, models,
+                                         {.place = options.config,
+                                          .versions = program_versions(),
+                                          .changes = options.accept_changes ? Changes::accept : Changes::offer});
   std::cout << "steps " << result.step << "\nloss " << result.loss << "\n";
   for (const auto& [name, value] : result.evaluation) std::cout << name << " " << value << "\n";
   std::cout << "checkpoint " << result.checkpoint.string() << std::endl;
@@ -44,6 +48,8 @@ Command train_command() {
             auto options = std::make_shared<train_command_parts::Options>();
             arguments.positional("CONFIG", options->config, "YAML file (molt config train shows what it may say)");
             arguments.option("--set", options->set, "Override a key of the configuration: training.steps=100");
+            arguments.flag("--accept-changes", options->accept_changes,
+                           "Continue a run with another configuration or other data than it was left with");
             options->compute.declare(arguments);
             return [options] { return train_command_parts::run(*options); };
           }};

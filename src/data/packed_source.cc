@@ -3,6 +3,7 @@
 #include <future>
 #include <nlohmann/json.hpp>
 
+#include "base/checksum.h"
 #include "base/error.h"
 #include "base/json.h"
 #include "base/random.h"
@@ -201,6 +202,16 @@ std::vector<DataPart> open_data(const DataConfig& config, std::shared_ptr<const 
     parts.push_back({open(part.path, part.synthetic, concat(place, ".blend.", name)), part.weight});
   }
   return parts;
+}
+
+std::string data_fingerprint(const DataConfig& config) {
+  std::vector<std::string> folders = {config.path};
+  for (const auto& [name, part] : config.blend) folders.push_back(part.path);
+  std::erase(folders, "");
+  if (folders.empty()) return "";
+  std::uint64_t whole = 0;
+  for (const std::string& folder : folders) whole = derive_seed(whole, "folder", data_fingerprint(fs::path(folder)));
+  return fingerprint_text(whole);
 }
 
 std::unique_ptr<BatchSource> packed_source(std::vector<DataPart> parts, std::uint64_t seed, const DataConfig& config) {

@@ -54,6 +54,9 @@ struct DataPart {
 // The streams of a section; `place` names it in errors; `tokenizer` serves synthetic data (it may be null for prepared data).
 std::vector<DataPart> open_data(const DataConfig& config, std::shared_ptr<const Tokenizer> tokenizer, const std::string& place);
 
+// Of the content of the section's folders, 16 hexadecimal digits; empty where it names none.
+std::string data_fingerprint(const DataConfig& config);
+
 // Samples in the order of (seed, epoch): a finite stream is permuted anew each epoch, an endless one is read as it comes; parts
 // are blended in proportion to their weights. In order, a batch takes samples until the next one does not fit. By best fit, it
 // takes the one that has waited longest and then, again and again, the longest that still fits among the next 512; so little of a

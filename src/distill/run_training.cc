@@ -297,6 +297,8 @@ LoopResult run_training(const TrainConfig& config, RunModels& models, const RunO
       .seed = derive_seed(seed, "loop"),
       .versions = options.versions,
       .memory_plan = memory_plan,
+      .data_fingerprint = data_fingerprint(config.data),
+      .changes = options.changes,
   };
   return train(config.training, parts);
 }

@@ -58,6 +58,7 @@ struct RunOptions {
   Objective* objective = nullptr;               // instead of the head's
   std::shared_ptr<const Json> position = {};    // of the data where a new run begins; null: its start
   std::string resolved = {};                    // kept as the run's config.yaml instead of the configuration's own text
+  Changes changes = Changes::refuse;            // since the run was left
 };
 
 // Trains the student to the end in config.output, continuing what lies there.

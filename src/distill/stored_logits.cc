@@ -5,10 +5,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <iomanip>
 #include <limits>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "base/checksum.h"
 #include "base/error.h"
@@ -111,12 +109,6 @@ struct StoredLogits::Folder {
   std::uint64_t data = 0;
   std::vector<stored_logits::Shard> shards;
 };
-
-std::string fingerprint_text(std::uint64_t fingerprint) {
-  std::ostringstream digits;
-  digits << std::hex << std::setw(16) << std::setfill('0') << fingerprint;
-  return digits.str();
-}
 
 std::string tokenizer_fingerprint(const Tokenizer& tokenizer) {
   std::uint64_t hash = 0;

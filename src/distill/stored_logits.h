@@ -39,8 +39,6 @@ struct LogitsManifest {
   static LogitsManifest read(const fs::path& folder);
 };
 
-// 16 hexadecimal digits.
-std::string fingerprint_text(std::uint64_t fingerprint);
 // Of the spelling of every id, whatever file says it.
 std::string tokenizer_fingerprint(const Tokenizer& tokenizer);
 

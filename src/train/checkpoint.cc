@@ -63,10 +63,11 @@ fs::path save_checkpoint(const fs::path& run, const Checkpoint& checkpoint,
   NamedTensors tensors;
   for (const Parameter& parameter : checkpoint.tensors) tensors.emplace_back(parameter.name, parameter.value);
   write_safetensors(folder.path() / "optimizer.safetensors", tensors);
-  const OrderedJson state = {{"step", checkpoint.step},          {"tokens", checkpoint.tokens},     {"loss", checkpoint.loss},
-                             {"seconds", checkpoint.seconds},    {"device", checkpoint.device},     {"dtype", checkpoint.dtype},
-                             {"threads", checkpoint.threads},    {"versions", checkpoint.versions}, {"data", *checkpoint.data},
-                             {"interval", *checkpoint.interval}, {"horizon", *checkpoint.horizon}};
+  const OrderedJson state = {
+      {"step", checkpoint.step},          {"tokens", checkpoint.tokens},     {"loss", checkpoint.loss},
+      {"seconds", checkpoint.seconds},    {"device", checkpoint.device},     {"dtype", checkpoint.dtype},
+      {"threads", checkpoint.threads},    {"versions", checkpoint.versions}, {"data", *checkpoint.data},
+      {"interval", *checkpoint.interval}, {"horizon", *checkpoint.horizon},  {"data_fingerprint", checkpoint.data_fingerprint}};
   write_json(folder.path() / "state.json", state);
   write_checksums(folder.path());
   folder.commit();
@@ -94,6 +95,7 @@ Checkpoint read_checkpoint(const fs::path& folder) {
     result.versions[name] = get<std::string>(state["versions"], name, place + ": versions");
   }
   result.data = std::make_shared<const Json>(state["data"]);
+  result.data_fingerprint = get_or<std::string>(state, "data_fingerprint", "", place);
   result.interval = std::make_shared<const Json>(state["interval"]);
   result.horizon = std::make_shared<const Json>(state["horizon"]);
   const SafetensorsFile file = SafetensorsFile::open(folder / "optimizer.safetensors");

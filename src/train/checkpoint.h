@@ -28,6 +28,7 @@ struct Checkpoint {
   std::map<std::string, std::string> versions;
   double loss = 0;                       // mean of the log interval so far, for people
   std::shared_ptr<const Json> data;      // position of the BatchSource
+  std::string data_fingerprint;          // of what it reads
   std::shared_ptr<const Json> interval;  // IntervalSums
   std::shared_ptr<const Json> horizon;   // of Horizon
   std::vector<Parameter> tensors;        // of optimizer.safetensors; read ones lie in the mapped file

@@ -80,8 +80,8 @@ Json Horizon::state() const {
 }
 
 void Horizon::restore(const Json& state, const std::string& place) {
-  end_ = get<double>(state, "end", place);
-  flat_ = get<bool>(state, "flat", place);
+  flat_ = get<bool>(state, "flat", place) && config_.flat.window > 0;
+  if (flat_) end_ = get<double>(state, "end", place);  // otherwise it is where the configuration says
   flat_windows_ = get<std::int64_t>(state, "flat_windows", place);
   loss_ = get<double>(state, "loss", place);
   weight_ = get<double>(state, "weight", place);

@@ -55,6 +55,13 @@ Recompute recompute_of(const std::string& word);
 // The optimizer of a model's trainable tensors, which are moved into its flat buffers. UserError for patterns that match none.
 Optimizer make_optimizer(const LoopConfig& config, Model& model);
 
+// What becomes of a run that is continued with another configuration or from other data than it has learned from.
+enum class Changes {
+  refuse,
+  offer,   // refuse, and say that --accept-changes would go on
+  accept,  // go on from the last checkpoint, and keep what has changed in the event "resume"
+};
+
 struct LoopParts {
   Model& model;
   Objective& objective;
@@ -66,6 +73,8 @@ struct LoopParts {
   std::uint64_t seed = 0;       // of LibTorch's generators, for components that draw from them
   std::map<std::string, std::string> versions = {};     // of the program, kept in events and checkpoints beside LibTorch's
   std::shared_ptr<const OrderedJson> memory_plan = {};  // kept in events; null: none
+  std::string data_fingerprint = {};  // of what the batches are made from; a run continued with another one is a UserError
+  Changes changes = Changes::refuse;
 };
 
 struct LoopResult {

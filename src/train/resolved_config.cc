@@ -72,22 +72,29 @@ std::vector<ChangedKey> changed_keys(const std::string& before, const std::strin
   return result;
 }
 
-void keep_resolved_config(const fs::path& run, const std::string& config, bool continues) {
+std::vector<ChangedKey> changed_results(const fs::path& run, const std::string& config) {
   const fs::path path = run / "config.yaml";
-  if (fs::exists(path)) {
-    const std::string before = read_file(path);
-    if (before == config) return;
-    std::string changes;
-    for (const ChangedKey& key : changed_keys(before, config)) {
-      if (!resolved::changes_results(key)) continue;
-      changes += concat(changes.empty() ? "" : ", ", key.path, " (here ", key.before.empty() ? "absent" : key.before, ", now ",
-                        key.after.empty() ? "absent" : key.after, ")");
-    }
-    require(!continues || changes.empty(), path.string(),
-            ": the run that lies here was started with another configuration: ", changes,
-            "; restore these keys to continue it, or choose another folder");
+  if (!fs::exists(path)) return {};
+  std::vector<ChangedKey> changes = changed_keys(read_file(path), config);
+  std::erase_if(changes, [](const ChangedKey& key) { return !resolved::changes_results(key); });
+  return changes;
+}
+
+void require_unchanged(const fs::path& run, const std::vector<ChangedKey>& changes, const std::string& advice) {
+  std::string named;
+  for (const ChangedKey& key : changes) {
+    named += concat(named.empty() ? "" : ", ", key.path, " (here ", key.before.empty() ? "absent" : key.before, ", now ",
+                    key.after.empty() ? "absent" : key.after, ")");
   }
-  write_file(path, config);
+  require(changes.empty(), (run / "config.yaml").string(),
+          ": the run that lies here was started with another configuration: ", named, "; restore these keys to continue it, ",
+          advice);
+}
+
+void keep_resolved_config(const fs::path& run, const std::string& config, bool continues) {
+  if (continues) require_unchanged(run, changed_results(run, config), "or choose another folder");
+  const fs::path path = run / "config.yaml";
+  if (!fs::exists(path) || read_file(path) != config) write_file(path, config);
 }
 
 }  // namespace molt

@@ -14,6 +14,7 @@
 #include "train/loop.h"
 #include "train/metrics.h"
 #include "train/optimizer.h"
+#include "train/resolved_config.h"
 
 namespace molt::train_loop {
 
@@ -42,7 +43,11 @@ class Trainer {
 
  private:
   void start();
-  bool resume();
+  // Continues from the newest checkpoint that can be read, if there is one. Returns what has changed since the run was left.
+  std::vector<ChangedKey> resume();
+  std::optional<Checkpoint> newest_checkpoint() const;
+  // The same with the data's fingerprint among the keys.
+  std::vector<ChangedKey> changes_since(const Checkpoint& checkpoint) const;
   void restore(const Checkpoint& checkpoint);
   void step();
   void collect();

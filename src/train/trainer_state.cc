@@ -8,7 +8,6 @@
 #include "base/log.h"
 #include "train/peak_flops.h"
 #include "train/random_state.h"
-#include "train/resolved_config.h"
 #include "train/trained_names.h"
 #include "train/trainer.h"
 
@@ -37,7 +36,8 @@ Trainer::Trainer(const LoopConfig& config, const LoopParts& parts)
 
 void Trainer::start() {
   seed_generators(parts_.model.device(), parts_.seed);
-  const bool resumed = resume();
+  const std::vector<ChangedKey> changes = resume();
+  const bool resumed = !checkpoint_.empty();
   peak_flops_ =
       config_.peak_tflops ? *config_.peak_tflops * 1e12 : peak_flops(parts_.model.device(), parts_.model.dtype()).value_or(0);
   log_ = std::make_unique<RunLog>(parts_.run, step_, config_.tensorboard);
@@ -49,32 +49,56 @@ void Trainer::start() {
                          {"versions", versions()}};
   if (parts_.memory_plan) details["memory_plan"] = *parts_.memory_plan;
   if (resumed) details["checkpoint"] = checkpoint_.string();
+  for (const ChangedKey& key : changes) details["changes"][key.path] = {key.before, key.after};
   log_->event(resumed ? "resume" : "start", details);
 }
 
-// Continues from the newest checkpoint that can be read.
-bool Trainer::resume() {
-  const std::vector<fs::path> checkpoints = list_checkpoints(parts_.run);
-  keep_resolved_config(parts_.run, parts_.resolved_config, !checkpoints.empty());
+std::vector<ChangedKey> Trainer::resume() {
+  std::vector<ChangedKey> changes;
+  if (const std::optional<Checkpoint> newest = newest_checkpoint()) {
+    changes = changes_since(*newest);
+    if (parts_.changes != Changes::accept) {
+      require_unchanged(parts_.run, changes,
+                        parts_.changes == Changes::refuse
+                            ? "or choose another folder"
+                            : "choose another folder, or go on with the new ones by --accept-changes");
+    }
+    restore(*newest);
+    checkpoint_ = newest->folder;
+  }
+  keep_resolved_config(parts_.run, parts_.resolved_config, /*continues=*/false);
+  return changes;
+}
+
+std::vector<ChangedKey> Trainer::changes_since(const Checkpoint& checkpoint) const {
+  std::vector<ChangedKey> changes = changed_results(parts_.run, parts_.resolved_config);
+  if (checkpoint.data_fingerprint != parts_.data_fingerprint) {
+    changes.push_back({"the content of data", checkpoint.data_fingerprint, parts_.data_fingerprint});
+  }
+  return changes;
+}
+
+// Damaged ones that are newer are set aside.
+std::optional<Checkpoint> Trainer::newest_checkpoint() const {
   std::vector<std::pair<fs::path, std::string>> damaged;
-  for (const fs::path& folder : checkpoints) {
+  std::optional<Checkpoint> newest;
+  for (const fs::path& folder : list_checkpoints(parts_.run)) {
     try {
-      restore(read_checkpoint(folder));
-      checkpoint_ = folder;
+      newest = read_checkpoint(folder);
       break;
     } catch (const UserError& error) {
       damaged.emplace_back(folder, error.what());
     }
   }
-  if (checkpoint_.empty() && !damaged.empty()) {
+  if (!newest && !damaged.empty()) {
     fail(damaged[0].second, "; no checkpoint in ", damaged[0].first.parent_path().string(),
          " can be read: remove that folder to start anew");
   }
   for (const auto& [folder, reason] : damaged) {
     log_warning(
-        concat(reason, "; continuing from ", checkpoint_.string(), ", the damaged one is now ", set_aside(folder).string()));
+        concat(reason, "; continuing from ", newest->folder.string(), ", the damaged one is now ", set_aside(folder).string()));
   }
-  return !checkpoint_.empty();
+  return newest;
 }
 
 void Trainer::restore(const Checkpoint& checkpoint) {
@@ -133,6 +157,7 @@ Checkpoint Trainer::checkpoint_now() const {
   checkpoint.versions = versions();
   checkpoint.loss = interval_.steps > interval_.skipped ? interval_.mean_loss() : interval_loss_;
   checkpoint.data = std::make_shared<const Json>(parts_.source.position());
+  checkpoint.data_fingerprint = parts_.data_fingerprint;
   checkpoint.interval = std::make_shared<const Json>(interval_.to_json());
   checkpoint.horizon = std::make_shared<const Json>(horizon_.state());
   for (const auto& state :

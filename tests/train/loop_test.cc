@@ -4,6 +4,7 @@
 #include <ATen/TensorOperators.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <fstream>
@@ -293,6 +294,57 @@ TEST_F(Loop, ARunIsContinuedWithItsOwnConfigurationOnly) {
   config = test::short_loop();
   config.log_every = 3;
   EXPECT_EQ(TinyRun(folder / "run", config).train().step, 24);
+}
+
+TEST_F(Loop, ARunIsContinuedFromItsOwnDataOnly) {
+  TinyRun first(folder / "run");
+  first.parts.data_fingerprint = "one";
+  first.train();
+  TinyRun other(folder / "run");
+  other.parts.data_fingerprint = "two";
+  EXPECT_NE(error_of([&] { other.train(); }).find("the content of data (here one, now two)"), std::string::npos);
+  other.parts.changes = Changes::accept;
+  EXPECT_EQ(other.train().step, 24);
+}
+
+// With the steps twice as many and half as large the run reads on behind the samples that it has learned from.
+TEST_F(Loop, ChangesThatAreAcceptedActFromTheLastCheckpointOn) {
+  TinyRun(folder / "run").train();
+  const auto learned_from = [&] { return read_checkpoint(list_checkpoints(folder / "run")[0]).data->at("sample").get<int>(); };
+  const int before = learned_from();
+  LoopConfig longer = test::short_loop();
+  longer.steps = 30;
+  longer.micro_batch_tokens /= 2;
+  TinyRun refused(folder / "run", longer);
+  refused.parts.changes = Changes::offer;
+  const std::string error = error_of([&] { refused.train(); });
+  EXPECT_NE(error.find("--accept-changes"), std::string::npos) << error;
+
+  TinyRun continued(folder / "run", longer);
+  continued.parts.changes = Changes::accept;
+  int batches = 0, first_sample = -1;
+  continued.source.before_next = [&] {
+    if (batches++ == 0) first_sample = continued.source.position().at("sample").get<int>();
+  };
+  EXPECT_EQ(continued.train().step, 30);
+  EXPECT_EQ(first_sample, before);
+  EXPECT_GT(learned_from(), before);
+  const std::vector<Json> events = lines_of(folder / "run/events.jsonl");
+  const auto resume = std::find_if(events.begin(), events.end(), [](const Json& event) { return event["event"] == "resume"; });
+  ASSERT_NE(resume, events.end());
+  EXPECT_EQ(resume->at("changes").at("steps"), Json::parse(R"(["\"24\"", "\"30\""])"));
+}
+
+TEST_F(Loop, AChangeThatTheCheckpointDoesNotFitLeavesItWhereItIs) {
+  TinyRun(folder / "run").train();
+  LoopConfig muon = test::short_loop();
+  muon.optimizer.type = "muon";
+  TinyRun other(folder / "run", muon);
+  other.parts.changes = Changes::accept;
+  const std::string config = read_file(folder / "run/config.yaml");
+  EXPECT_NE(error_of([&] { other.train(); }).find("found the state of a parameter that is not trained here"), std::string::npos);
+  EXPECT_EQ(names_in(folder / "run/checkpoints"), (std::set<std::string>{"00000020", "00000024"}));
+  EXPECT_EQ(read_file(folder / "run/config.yaml"), config);
 }
 
 TEST_F(Loop, ARunFolderHasOneProcessAtATime) {
