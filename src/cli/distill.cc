@@ -40,7 +40,7 @@ void print_result(const std::string& name, const OrderedJson& entry, std::size_t
 }
 
 int run(const Options& options) {
-  check_configuration_file(options.recipe,
+  check_configuration_file(options.recipe, ConfigurationKind::recipe,
                            {.data = concat("prepare data (molt prepare --input ", options.recipe,
                                            " --tokenizer TEACHER --output DATA) and name its folder there: data: {path: DATA}"),
                             .model = concat("name the teacher there: teacher: {pretrained: {path: ", options.recipe, "}}")});

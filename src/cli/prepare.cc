@@ -31,7 +31,7 @@ Command prepare_command() {
             return [options] {
               PrepareConfig config;
               check_configuration_file(
-                  options->config,
+                  options->config, ConfigurationKind::preparation,
                   {.data = concat("data goes to --input: molt prepare --input ", options->config,
                                   " --tokenizer MODEL --output FOLDER"),
                    .model = "data goes to --input and a model to --tokenizer: molt prepare --input FILE --tokenizer MODEL "

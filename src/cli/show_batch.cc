@@ -74,7 +74,7 @@ void show_batch(const fs::path& model, const std::string& source, std::int64_t s
     if (fs::is_directory(source)) {
       config.data.path = source;
     } else {
-      check_configuration_file(source,
+      check_configuration_file(source, ConfigurationKind::training,
                                {.data = concat("prepare data and show its folder: molt prepare --input ", source, " --tokenizer ",
                                                model.string(), " --output DATA, molt inspect ", model.string(), " --batch DATA"),
                                 .model = "expected batches that a run saved end in .safetensors"});

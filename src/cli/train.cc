@@ -21,7 +21,7 @@ struct Options {
 
 int run(const Options& options) {
   check_configuration_file(
-      options.config,
+      options.config, ConfigurationKind::training,
       {.data = concat("prepare data (molt prepare --input ", options.config,
                       " --tokenizer MODEL --output DATA) and name its folder there: data: {path: DATA}"),
        .model = concat("name a model there: model: {pretrained: {path: ", options.config, "}}, or a run's own config.yaml")});

@@ -29,6 +29,9 @@ def folder(tmp_path_factory):
     (folder / "empty.jsonl").write_text("")
     (folder / "no-field.jsonl").write_text('{"words": "a"}\n')
     (folder / "data.jsonl").write_text('{"text": "a b c"}\n')
+    (folder / "recipe.yaml").write_text("output: runs/a\nstages: []\nteacher: {}\n")
+    (folder / "training.yaml").write_text("model: {}\noutput: runs/a\n")
+    (folder / "preparing.yaml").write_text("input: [data.jsonl]\n")
     (folder / "wrong-key.yaml").write_text("training:\n  stepz: 5\n")
     return folder
 
@@ -57,6 +60,11 @@ MISTAKES = [
     ("logits TEACHER --data absent --top-k 8 --output out", "absent: found no manifest.json, expected a folder that"),
     ("compare TEACHER TEACHER --input no-field.jsonl --top-k 8", "no-field.jsonl:1: "),
     ("train wrong-key.yaml", 'wrong-key.yaml:2: training.stepz: unknown key (did you mean "steps"?)'),
+    ("train recipe.yaml", "recipe.yaml:2: stages: found a recipe, which `molt distill` reads, expected a training's configuration"),
+    ("distill training.yaml --dry-run", "training.yaml:1: model: found a training's configuration, which `molt train` reads, expected a recipe"),
+    ("prepare recipe.yaml", "recipe.yaml:2: stages: found a recipe, which `molt distill` reads, expected a configuration of prepare"),
+    ("inspect TEACHER --batch recipe.yaml", "recipe.yaml:2: stages: found a recipe, which `molt distill` reads, expected a training's"),
+    ("train preparing.yaml", "preparing.yaml:1: input: found a configuration of prepare, which `molt prepare` reads, expected a training's"),
     ("prepare data.jsonl", "data.jsonl: found data, expected a YAML file; data goes to --input: molt prepare --input data.jsonl"),
     ("prepare data.jsonl.gz", "data.jsonl.gz: found data, expected a YAML file; data goes to --input"),
     ("prepare TEACHER", "found a folder, expected a YAML file; data goes to --input and a model to --tokenizer"),
