@@ -7,6 +7,8 @@ namespace molt {
 Interrupted::Interrupted(int signal)
     : std::runtime_error(signal == SIGINT    ? "stopped by Ctrl-C"
                          : signal == SIGTERM ? "stopped by SIGTERM"
+                         : signal == SIGHUP  ? "stopped because the terminal was closed"
+                         : signal == SIGPIPE ? "stopped because nobody reads the output any more"
                                              : concat("stopped by signal ", signal)),
       signal_(signal) {}
 

@@ -21,7 +21,7 @@ class UserError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// The run was stopped by SIGINT or SIGTERM after saving its state: exit code 128 + signal.
+// The run was stopped by a signal (interrupt.h) after saving its state: exit code 128 + signal.
 class Interrupted : public std::runtime_error {
  public:
   explicit Interrupted(int signal);

@@ -65,6 +65,7 @@ std::vector<ChangedKey> Trainer::resume() {
     }
     restore(*newest);
     checkpoint_ = newest->folder;
+    prune_checkpoints(parts_.run, {config_.keep_checkpoints, config_.keep_every});  // fewer may be kept now: a disk was full
   }
   keep_resolved_config(parts_.run, parts_.resolved_config, /*continues=*/false);
   return changes;

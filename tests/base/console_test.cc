@@ -177,6 +177,50 @@ TEST(Interrupt, FirstSignalAsksToStop) {
   EXPECT_NE(output.text.find("stopping as soon as"), std::string::npos);
 }
 
+// As `molt train … | tee log` ends by Ctrl-C: the reader is gone when the run begins to save.
+TEST(Interrupt, OutputThatNobodyReadsDoesNotEndWhatIsBeingSaved) {
+  for (const int signal : {SIGINT, SIGHUP, SIGPIPE}) {
+    int ends[2];
+    ASSERT_EQ(pipe(ends), 0);
+    const pid_t child = fork();
+    if (child == 0) {
+      close(ends[0]);
+      dup2(ends[1], STDERR_FILENO);
+      catch_interrupts();
+      if (signal != SIGPIPE) raise(signal);
+      log_warning("saving");
+      log_warning("saved");
+      _exit(interrupt_signal() == signal ? 7 : 8);
+    }
+    close(ends[0]);
+    close(ends[1]);
+    int status = 0;
+    waitpid(child, &status, 0);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 7) << signal << " ended it with " << status;
+  }
+}
+
+TEST(Interrupt, AClosingTerminalDoesNotInsist) {
+  const Output output = in_terminal(80, [] {
+    catch_interrupts();
+    raise(SIGHUP);
+    raise(SIGHUP);
+    raise(SIGTERM);
+    _exit(interrupt_signal() == SIGTERM ? 7 : 8);
+  });
+  EXPECT_EQ(WEXITSTATUS(output.status), 7);
+}
+
+TEST(Interrupt, NohupStands) {
+  const Output output = in_terminal(80, [] {
+    signal(SIGHUP, SIG_IGN);
+    catch_interrupts();
+    raise(SIGHUP);
+    _exit(interrupt_signal() == 0 ? 7 : 8);
+  });
+  EXPECT_EQ(WEXITSTATUS(output.status), 7);
+}
+
 TEST(Interrupt, SecondSignalStopsAtOnce) {
   const Output output = in_terminal(80, [] {
     catch_interrupts();

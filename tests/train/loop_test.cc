@@ -198,6 +198,17 @@ TEST_F(Loop, CheckpointsOfRoundStepsStay) {
   EXPECT_EQ(names_in(folder / "run/checkpoints"), (std::set<std::string>{"00000010", "00000020", "00000024"}));
 }
 
+// Who ran out of disk space asks for fewer, and there is no room for a further one before the others go.
+TEST_F(Loop, FewerCheckpointsThanBeforeStayFromTheBeginning) {
+  LoopConfig config = test::short_loop();
+  config.keep_checkpoints = 9;
+  TinyRun(folder / "run", config).train();
+  EXPECT_GT(list_checkpoints(folder / "run").size(), 2u);
+  config.keep_checkpoints = 1;
+  TinyRun(folder / "run", config).train();
+  EXPECT_EQ(names_in(folder / "run/checkpoints"), (std::set<std::string>{"00000024"}));
+}
+
 TEST_F(Loop, ACheckpointWrittenInTheBackgroundIsThatOfItsStep) {
   LoopConfig config = test::short_loop();
   config.checkpoint_every = 4;
