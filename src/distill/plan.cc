@@ -88,21 +88,7 @@ class Planner {
       plan.how = concat(stage.choose.method, of, ", ", plan.how);
     }
 
-    if (stage.lora) add_adapters(student, *stage.lora, 0, concat(place_, ": stage ", stage.name, ": lora"));
-    const std::set<std::string> trained =
-        trained_names(student, stage.training.trainable, concat(place_, ": stage ", stage.name, ": training.trainable"));
-    std::set<std::string>& touched = touched_[stage.name] = touched_[stage.from];
-    student.visit([&](const std::string& name, at::Tensor& value) {
-      const auto values = static_cast<double>(value.numel());
-      if (trained.contains(name)) plan.trained += values;
-      value.set_requires_grad(trained.contains(name));
-      const bool shared = !trained.contains(name) && !touched.contains(name) && teacher_names_.contains(name);
-      if (!shared) plan.memory.student += values * element();
-    });
-    touched.insert(trained.begin(), trained.end());
-    student.visit(ParameterVisitor::of_linears([&](const std::string& name, Linear& linear) {
-      if (!linear.adapters.empty()) touched.insert(name + ".weight");  // merged
-    }));
+    add_weights(stage, student, plan);
     plan.student_flops = tokens * NextToken().flops(student, context);
     const double teacher_element = element() + (recipe_.teacher.dtype == "fp8" ? 1 : 0);  // both forms are in memory
     plan.memory.teacher = stage.head.distills() || !fresh.empty() ? parameter_count(teacher_) * teacher_element : 0;
@@ -126,6 +112,25 @@ class Planner {
   double teacher_parameters() { return parameter_count(teacher_); }
 
  private:
+  // What trains, and what the student does not share with the teacher.
+  void add_weights(const StageConfig& stage, Model& student, StagePlan& plan) {
+    if (stage.lora) add_adapters(student, *stage.lora, 0, concat(place_, ": stage ", stage.name, ": lora"));
+    const std::set<std::string> trained =
+        trained_names(student, stage.training.trainable, concat(place_, ": stage ", stage.name, ": training.trainable"));
+    std::set<std::string>& touched = touched_[stage.name] = touched_[stage.from];
+    student.visit([&](const std::string& name, at::Tensor& value) {
+      const auto values = static_cast<double>(value.numel());
+      if (trained.contains(name)) plan.trained += values;
+      value.set_requires_grad(trained.contains(name));
+      const bool shared = !trained.contains(name) && !touched.contains(name) && teacher_names_.contains(name);
+      if (!shared) plan.memory.student += values * element();
+    });
+    touched.insert(trained.begin(), trained.end());
+    student.visit(ParameterVisitor::of_linears([&](const std::string& name, Linear& linear) {
+      if (!linear.adapters.empty()) touched.insert(name + ".weight");  // merged
+    }));
+  }
+
   void add_sampling(const StageConfig& stage, const Model& student, std::int64_t context, StagePlan& plan) const {
     const auto& own = recipe_.data_of(stage).on_policy;
     if (!own) return;

@@ -66,8 +66,8 @@ class RecipeRun {
     OrderedJson& teacher = index_.teacher();
     teacher["path"] = config_.teacher.pretrained.path;
     teacher["layout"] = teacher_->config().layout();
-    double parameters = 0;
-    for (const Parameter& parameter : teacher_->share()->parameters()) parameters += static_cast<double>(parameter.value.numel());
+    std::int64_t parameters = 0;
+    for (const Parameter& parameter : teacher_->share()->parameters()) parameters += parameter.value.numel();
     teacher["parameters"] = parameters;
     index_.write();
     score(teacher, "teacher", [&] { return teacher_->share(); });

@@ -4,6 +4,7 @@
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
+#include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "base/checksum.h"
@@ -31,6 +32,8 @@ struct Gathered {
   std::int64_t rows() const { return offsets.back(); }
 };
 
+using Clock = std::chrono::steady_clock;
+
 class Writer {
  public:
   Writer(const Model& teacher, const Tokenizer* tokenizer, const fs::path& data, const fs::path& output,
@@ -55,7 +58,8 @@ class Writer {
     progress.update(manifest_.tokens);
     while (manifest_.samples + gathered_.samples() < stream_->size()) {
       add_batch();
-      if (gathered_.rows() * manifest_.row_bytes() >= options_.shard_bytes) write_shard();
+      const double seconds = std::chrono::duration<double>(Clock::now() - written_).count();
+      if (gathered_.rows() * manifest_.row_bytes() >= options_.shard_bytes || seconds >= options_.shard_seconds) write_shard();
       progress.update(manifest_.tokens + gathered_.tokens);
       if (interrupt_signal() != 0) write_shard();
       throw_if_interrupted();
@@ -154,6 +158,7 @@ class Writer {
       gathered_ = {};
     }
     write_json(output_ / "manifest.json", manifest_.to_json());
+    written_ = Clock::now();
   }
 
   const Model& teacher_;
@@ -163,6 +168,7 @@ class Writer {
   const FolderLock lock_;
   LogitsManifest manifest_;
   Gathered gathered_;
+  Clock::time_point written_ = Clock::now();
 };
 
 }  // namespace writing_logits

@@ -14,6 +14,7 @@ struct WriteLogitsOptions {
   double temperature = 1;              // of the distillation that will learn from them
   std::int64_t batch_tokens = 4096;    // of one forward pass; a longer sample has one of its own
   std::int64_t shard_bytes = 1 << 28;  // of a file, about
+  double shard_seconds = 600;          // after which a smaller one is written: what a kill costs at most
 };
 
 // Writes the logits of every learned token of `data`, a folder of token shards. Says beforehand how many bytes they take;

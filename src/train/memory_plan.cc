@@ -47,9 +47,10 @@ double logits(const Model& model, bool teacher, const ActivationShape& shape) {
 }  // namespace memory_plan
 
 OrderedJson to_json(const MemoryPlan& plan) {
-  return {{"teacher", plan.teacher},     {"student", plan.student}, {"gradients", plan.gradients},
-          {"optimizer", plan.optimizer}, {"saving", plan.saving},   {"activations", plan.activations},
-          {"sampling", plan.sampling},   {"total", plan.total()}};
+  const auto whole = [](double bytes) { return std::llround(bytes); };
+  return {{"teacher", whole(plan.teacher)},     {"student", whole(plan.student)}, {"gradients", whole(plan.gradients)},
+          {"optimizer", whole(plan.optimizer)}, {"saving", whole(plan.saving)},   {"activations", whole(plan.activations)},
+          {"sampling", whole(plan.sampling)},   {"total", whole(plan.total())}};
 }
 
 std::string memory_text(const MemoryPlan& plan) {

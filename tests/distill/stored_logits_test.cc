@@ -150,6 +150,14 @@ TEST_F(StoredLogitsTest, AnInterruptedCallIsContinued) {
   EXPECT_TRUE(at::allclose(a.log_probs, b.log_probs, 0, 0, /*equal_nan=*/true));
 }
 
+TEST_F(StoredLogitsTest, AKillCostsNoMoreThanAFilesTime) {
+  WriteLogitsOptions options = small(6);
+  options.shard_bytes = 1 << 28;
+  EXPECT_EQ(write("other", options).checksums.size(), 1u);
+  options.shard_seconds = 0;
+  EXPECT_GT(write("data", options).checksums.size(), 5u);
+}
+
 TEST_F(StoredLogitsTest, AFinishedFolderIsLeftAsItIs) {
   write("data", small(6));
   const auto time = fs::last_write_time(folder / "data-logits" / "shard-00000.safetensors");
