@@ -11,6 +11,7 @@
 #include <cstring>
 #include <system_error>
 #include <thread>
+#include <vector>
 
 #include "base/error.h"
 
@@ -104,8 +105,11 @@ fs::path neighbour(const fs::path& path, const char* suffix) {
 
 void make_folders(const fs::path& path) {
   std::error_code error;
+  std::vector<fs::path> missing;
+  for (fs::path each = path; !each.empty() && !fs::exists(each, error); each = each.parent_path()) missing.push_back(each);
   fs::create_directories(path, error);
   require(!error, path.string(), ": cannot make the folder: ", error.message());
+  for (const fs::path& made : missing) sync_folder(parent_folder(made));
 }
 
 void rename(const fs::path& from, const fs::path& to) {

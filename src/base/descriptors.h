@@ -47,6 +47,7 @@ fs::path resolve(const fs::path& path);
 fs::path parent_folder(const fs::path& path);
 // A hidden neighbour of `path`: ".name" + suffix.
 fs::path neighbour(const fs::path& path, const char* suffix);
+// With the folders above it; what was made is durable.
 void make_folders(const fs::path& path);
 void rename(const fs::path& from, const fs::path& to);
 

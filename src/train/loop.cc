@@ -23,6 +23,7 @@ namespace train_loop {
 using Clock = std::chrono::steady_clock;
 
 constexpr double kNoLimit = std::numeric_limits<double>::infinity();
+constexpr std::int64_t kMostWithoutLoss = 1000;  // micro-batches in a row without a loss token that a step reads past
 
 // How many tokens a token sees on average, itself included.
 std::int64_t mean_context(const Sequences& sequences) {
@@ -71,7 +72,11 @@ void Trainer::step() {
   PendingStep pending;
   pending.step = step_;
   optimizer_.zero_gradients();
-  for (std::int64_t i = 0; i < config_.micro_batches; ++i) {
+  // Where samples were cut, all of a step's may end inside their prompts: further ones are taken, so that the run goes on.
+  const auto goes_on = [&](std::int64_t taken) {
+    return taken < config_.micro_batches || (pending.weight == 0 && taken < config_.micro_batches + kMostWithoutLoss);
+  };
+  for (std::int64_t i = 0; goes_on(i); ++i) {
     const PackedBatch batch = parts_.source.next(config_.micro_batch_tokens);
     const Objective::Loss loss = parts_.objective.loss(parts_.model, batch.to(device), recompute_of(config_.recompute));
     if (loss.sum.requires_grad()) loss.sum.backward();  // a batch without any loss token has nothing to differentiate

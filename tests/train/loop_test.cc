@@ -385,17 +385,40 @@ TEST_F(Loop, AnotherThreadCountIsAWarning) {
   EXPECT_TRUE(said.find(concat("the run used ", threads, " threads, now it has ", threads + 1)) != std::string::npos) << said;
 }
 
+// Every `period`-th batch of three tokens is learned from; none where it is 0.
+class MostlySilent : public BatchSource {
+ public:
+  explicit MostlySilent(int period) : period_(period) {}
+  PackedBatch next(std::int64_t) override {
+    const float weight = period_ > 0 && ++taken_ % period_ == 0 ? 1.0f : 0.0f;
+    return PackedBatch::of({{{1, 2, 3}, {weight, weight, weight}}});
+  }
+  Json position() const override { return Json::object(); }
+  void restore(const Json&) override {}
+
+ private:
+  int period_, taken_ = 0;
+};
+
 TEST_F(Loop, DataWithoutLossTokensIsAnError) {
-  class Silent : public BatchSource {
-   public:
-    PackedBatch next(std::int64_t) override { return PackedBatch::of({{{1, 2, 3}, {0, 0, 0}}}); }
-    Json position() const override { return Json::object(); }
-    void restore(const Json&) override {}
-  } silent;
+  MostlySilent silent(0);
   TinyRun run(folder / "run");
   LoopParts parts = {*run.model, run.next_token, silent, {}, folder / "run", {}, "", 0, {}};
   EXPECT_EQ(error_of([&] { train(run.config, parts); }),
-            "training data: found no token with a loss weight in the 6 tokens of step 1, expected at least one");
+            "training data: found no token with a loss weight in the 3006 tokens of step 1, expected at least one");
+}
+
+TEST_F(Loop, AStepReadsOnUntilThereIsALossToken) {
+  MostlySilent source(5);
+  TinyRun run(folder / "run");
+  run.config.steps = 4;
+  run.config.log_every = 1;
+  LoopParts parts = {*run.model, run.next_token, source, {}, folder / "run", {}, "", 0, {}};
+  EXPECT_EQ(train(run.config, parts).step, 4);
+  for (const Json& line : lines_of(folder / "run/metrics.jsonl")) {
+    EXPECT_EQ(line["tokens"], 15 * line["step"].get<int>());
+    EXPECT_GT(line["loss"].get<double>(), 0);
+  }
 }
 
 TEST_F(Loop, Bfloat16WeightsAreSavedWithTheirMasters) {
