@@ -11,6 +11,8 @@
 #include <mutex>
 #include <unordered_map>
 
+#include "ops/small_blocks.h"
+
 namespace molt::ops {
 
 namespace host_allocation {
@@ -45,7 +47,8 @@ class HostAllocator final : public at::Allocator {
  public:
   at::DataPtr allocate(std::size_t bytes) override {
     void* address = bytes < kLeast ? nullptr : take(rounded(bytes));
-    if (!address) address = c10::GetDefaultCPUAllocator()->raw_allocate(bytes);
+    if (!address && bytes > 0) address = allocate_small(bytes);
+    TORCH_CHECK_WITH(OutOfMemoryError, address || bytes == 0, "out of memory: ", bytes, " bytes for a tensor");
     return {address, address, &HostAllocator::release, at::Device(at::kCPU)};
   }
   at::DeleterFnPtr raw_deleter() const override { return &HostAllocator::release; }
@@ -65,7 +68,7 @@ class HostAllocator final : public at::Allocator {
  private:
   static void release(void* address) {
     const bool may_be_large = address && reinterpret_cast<std::uintptr_t>(address) % kPage == 0;
-    if (!(may_be_large && instance().keep(address))) c10::GetDefaultCPUAllocator()->raw_deallocate(address);
+    if (!(may_be_large && instance().keep(address))) free_small(address);
   }
 
   // A block of at least `bytes`; null when the system has no more.

@@ -7,7 +7,7 @@ namespace molt::ops {
 
 // From now on blocks of a MiB and more are kept when they are freed and given out again. Blocks in use and blocks kept together
 // never hold more than the most that was in use at once, so that recomputing activations still lowers the resident memory. Each
-// block is a mapping of its own, in huge pages where the system has them on request. Smaller ones are LibTorch's as before.
+// block is a mapping of its own, in huge pages where the system has them on request. Smaller ones: ops/small_blocks.h.
 void install_host_allocator();
 
 struct HostMemory {

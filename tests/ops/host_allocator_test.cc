@@ -63,12 +63,35 @@ TEST_F(HostAllocator, SmallBlocksAndCopiesWorkAsBefore) {
   EXPECT_TRUE(at::equal(small.repeat({2000}).slice(0, 0, 1000), small));
 }
 
+TEST_F(HostAllocator, GivesASmallBlockOutAgainToTheThreadThatFreedIt) {
+#if defined(__SANITIZE_ADDRESS__)
+  GTEST_SKIP() << "under the address sanitizer freed blocks are not used again";
+#endif
+  for (const std::int64_t bytes : {1, 64, 65, 3000, 65536}) {
+    at::Tensor first = block(bytes);
+    void* const place = first.data_ptr();
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(place) % 64, 0u);
+    first.fill_(7);
+    first.reset();
+    const at::Tensor again = block(bytes), other = block(bytes);
+    EXPECT_EQ(again.data_ptr(), place) << bytes;
+    EXPECT_NE(other.data_ptr(), place) << bytes;
+  }
+  at::Tensor passed = block(5000);
+  void* const place = passed.data_ptr();
+  std::thread([&] {
+    passed.reset();
+    EXPECT_EQ(block(5000).data_ptr(), place);
+  }).join();
+  EXPECT_EQ(block(0).data_ptr(), nullptr);
+}
+
 TEST_F(HostAllocator, ServesSeveralThreads) {
   std::vector<std::thread> threads;
   for (int t = 0; t < 4; ++t) {
     threads.emplace_back([t] {
       for (int i = 0; i < 200; ++i) {
-        at::Tensor own = block((1 + (i * 7 + t) % 5) * kMiB);
+        at::Tensor own = block((1 + (i * 7 + t) % 5) * (i % 2 ? kMiB : 1000));
         auto* bytes = own.mutable_data_ptr<std::uint8_t>();
         bytes[0] = bytes[own.numel() - 1] = static_cast<std::uint8_t>(t);
         std::this_thread::yield();
