@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -27,11 +28,12 @@ struct Task {
   std::int64_t span, query, kv_head, begin, end;
 };
 
-// The keys or the values that a task reads, and those of the next one, of which `next_end` positions.
+// The keys or the values that a task reads, and those of the next one, of which `next_end` positions. Of those the first `early`
+// values of each position are asked for before this one's are read.
 template <class T>
 struct Stream {
   const ContextRows<T>&context, &next;
-  std::int64_t head, next_head, next_end;
+  std::int64_t head, next_head, next_end, early;
 };
 
 // Tiles that follow each other a fixed stride apart: `count` positions. `soon`: what to ask for meanwhile, in the same places.
@@ -54,7 +56,7 @@ MOLT_INLINE Run<T> run_from(const Stream<T>& stream, std::int64_t at, std::int64
 }
 
 MOLT_INLINE void ask_for(const void* soon) {
-  __builtin_prefetch(soon, /*rw=*/0, /*locality=*/2);
+  __builtin_prefetch(soon);
 }
 
 // Where the vector of positions j … of a run lies.
@@ -111,20 +113,32 @@ MOLT_INLINE void score(const T* queries, std::int64_t query_stride, const T* key
     score_block<F, kQueries, 1>(queries, query_stride, keys, stride, j, soon, head_size, scale, scores, scores_stride);
 }
 
+// -1 and 0, from which first_lanes() takes a vector (GCC 12 compares element by element inside target clones).
+template <class Integer, int kCount>
+struct Steps {
+  alignas(64) Integer values[2 * kCount];
+  constexpr Steps() : values() {
+    for (int i = 0; i < kCount; ++i) values[i] = -1;
+  }
+};
+template <class F>
+constexpr Steps<ElementOf<BitsOf<typename F::Vector>>, F::kCount> kSteps;
+
 // All bits of the first `count` lanes.
 template <class F>
 MOLT_INLINE BitsOf<typename F::Vector> first_lanes(std::int64_t count) {
-  using Bits = BitsOf<typename F::Vector>;
-  ElementOf<Bits> lanes[F::kCount];
-#pragma omp simd
-  for (int i = 0; i < F::kCount; ++i) lanes[i] = i < static_cast<ElementOf<Bits>>(count) ? -1 : 0;
-  return load<F::kBytes>(lanes);
+  BitsOf<typename F::Vector> lanes;
+  std::memcpy(&lanes, kSteps<F>.values + F::kCount - std::min<std::int64_t>(count, F::kCount), sizeof lanes);
+  return lanes;
 }
 
+// What exponentials() asks for with every vector, so that memory does not rest meanwhile.
+constexpr std::int64_t kEarly = 2;
+
 // Scores begin … end (in units of log 2) become exponentials, what is before and after them in whole vectors zeros; returns their
-// sum.
+// sum. `soon`: tiles to ask for meanwhile, kEarly values of each position.
 template <class F, class T = typename F::Scalar>
-MOLT_INLINE T exponentials(T* scores, std::int64_t begin, std::int64_t end) {
+MOLT_INLINE T exponentials(T* scores, std::int64_t begin, std::int64_t end, const T* soon, std::int64_t stride) {
   using Vector = typename F::Vector;
   const std::int64_t whole = (end + F::kCount - 1) / F::kCount * F::kCount, last = whole - F::kCount;
   const auto counts = first_lanes<F>(end - last);
@@ -136,6 +150,8 @@ MOLT_INLINE T exponentials(T* scores, std::int64_t begin, std::int64_t end) {
   const Vector smallest = splat_unseen<T, F::kBytes>(-126);
   Vector total = {};
   for (std::int64_t j = 0; j < whole; j += F::kCount) {
+#pragma GCC unroll 2
+    for (std::int64_t d = 0; d < kEarly; ++d) ask_for(vector_at(soon, stride, j) + d * kTile);
     const Vector value = exp2_in_range(larger(smallest, Vector(load<F::kBytes>(scores + j) - maximum)));
     store(scores + j, value);
     total += value;
@@ -146,10 +162,10 @@ MOLT_INLINE T exponentials(T* scores, std::int64_t begin, std::int64_t end) {
 }
 
 // Adds the weighted values of a vector of positions, of which the first `left` count. What lies beyond the end may be no number,
-// of which no weight makes zero.
+// of which no weight makes zero. The first `early` ones of `soon` have been asked for.
 template <class F, int kQueries, bool kWhole, class T = typename F::Scalar>
-MOLT_INLINE void add_weighted(const T* values, const T* soon, const T* weights, std::int64_t weights_stride, std::int64_t left,
-                              typename F::Vector* total) {
+MOLT_INLINE void add_weighted(const T* values, const T* soon, std::int64_t early, const T* weights, std::int64_t weights_stride,
+                              std::int64_t left, typename F::Vector* total) {
   using Vector = typename F::Vector;
   constexpr int each = F::kCount / kQueries;
   BitsOf<Vector> counts;
@@ -159,7 +175,7 @@ MOLT_INLINE void add_weighted(const T* values, const T* soon, const T* weights, 
   for (int g = 0; g < kQueries; ++g) weight[g] = load<F::kBytes>(weights + g * weights_stride);
 #pragma GCC unroll 16
   for (int i = 0; i < each; ++i) {
-    ask_for(soon + i * kTile);
+    if (i >= early) ask_for(soon + i * kTile);
     Vector value = load<F::kBytes>(values + i * kTile);
     if constexpr (!kWhole) value = counts ? value : Vector{};
 #pragma GCC unroll 2
@@ -182,11 +198,11 @@ MOLT_INLINE typename F::Vector weigh(const Stream<T>& values, std::int64_t d, co
     const T *rows = run.rows + d * kTile, *soon = run.soon + d * kTile, *own = weights + at - first;
     std::int64_t j = 0;
     for (; j + F::kCount <= run.count; j += F::kCount)
-      add_weighted<F, kQueries, true>(vector_at(rows, stride, j), vector_at(soon, stride, j), own + j, weights_stride, F::kCount,
-                                      total);
+      add_weighted<F, kQueries, true>(vector_at(rows, stride, j), vector_at(soon, stride, j), values.early - d, own + j,
+                                      weights_stride, F::kCount, total);
     if (j < run.count)
-      add_weighted<F, kQueries, false>(vector_at(rows, stride, j), vector_at(soon, stride, j), own + j, weights_stride,
-                                       run.count - j, total);
+      add_weighted<F, kQueries, false>(vector_at(rows, stride, j), vector_at(soon, stride, j), values.early - d, own + j,
+                                       weights_stride, run.count - j, total);
     at += run.count;
   }
   return sums(total);
@@ -227,8 +243,9 @@ MOLT_INLINE void attend(const AttentionForward<T>& work, const Task& task, const
   constexpr std::int64_t near = 1 << 17;  // bytes
   const std::int64_t bytes = 4 * (task.end - first) * shape.head_size * static_cast<std::int64_t>(sizeof(T));
   const std::int64_t next_end = bytes <= near ? next.end : 0;
-  const Stream<T> keys{span.keys, next_span.keys, task.kv_head, next.kv_head, next_end};
-  const Stream<T> values{span.values, next_span.values, task.kv_head, next.kv_head, next_end};
+  const Stream<T> keys{span.keys, next_span.keys, task.kv_head, next.kv_head, next_end, 0};
+  const Stream<T> values{span.values,  next_span.values, task.kv_head,
+                         next.kv_head, next_end,         std::min(kEarly * group, shape.head_size)};
   for (std::int64_t at = first; at < task.end;) {
     const Run<T> run = run_from(keys, at, task.end);
     const T* query = work.q.at(token, head);
@@ -241,8 +258,10 @@ MOLT_INLINE void attend(const AttentionForward<T>& work, const Task& task, const
     at += run.count;
   }
   T* totals = scores + group * scores_stride;
+  const T* soon = run_from(values, first, task.end).soon;
   for (std::int64_t g = 0; g < group; ++g)
-    totals[g] = exponentials<F>(scores + g * scores_stride, task.begin - first, task.end - first);
+    totals[g] = exponentials<F>(scores + g * scores_stride, task.begin - first, task.end - first,
+                                soon + std::min(g * kEarly, shape.head_size - kEarly) * kTile, stride);
   for (std::int64_t g = 0; g < group; g += 2) {
     const std::int64_t other = std::min(g + 1, group - 1);
     if (other > g || shape.head_size < F::kCount)
