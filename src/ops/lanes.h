@@ -282,4 +282,39 @@ MOLT_INLINE void transpose(Lanes<float>* rows) {
   }
 }
 
+// Row i of sixteen vectors of sixteen becomes column i.
+MOLT_INLINE void transpose(Lanes<float, 64>* rows) {
+  using Wide = Lanes<float, 64>;
+  using Bits = LanesOf<float, 64>::Bits;
+  Wide pairs[16], quads[16];
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2) {
+    const Wide a = rows[i], b = rows[i + 1];
+    pairs[i] = __builtin_shuffle(a, b, Bits{0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29});
+    pairs[i + 1] = __builtin_shuffle(a, b, Bits{2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31});
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4)
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half) {
+      const Wide a = pairs[i + half], b = pairs[i + 2 + half];
+      quads[i + 2 * half] = __builtin_shuffle(a, b, Bits{0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29});
+      quads[i + 2 * half + 1] = __builtin_shuffle(a, b, Bits{2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31});
+    }
+  // quads[i + c] holds columns c, 4 + c, 8 + c and 12 + c of rows i … i + 3.
+  const Bits even{0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27};
+  const Bits odd{4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31};
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; ++c) {
+    const Wide above[2] = {__builtin_shuffle(quads[c], quads[4 + c], even), __builtin_shuffle(quads[c], quads[4 + c], odd)};
+    const Wide below[2] = {__builtin_shuffle(quads[8 + c], quads[12 + c], even),
+                           __builtin_shuffle(quads[8 + c], quads[12 + c], odd)};
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+      rows[4 * i + c] = __builtin_shuffle(above[i], below[i], even);
+      rows[4 * i + 8 + c] = __builtin_shuffle(above[i], below[i], odd);
+    }
+  }
+}
+
 }  // namespace molt::ops

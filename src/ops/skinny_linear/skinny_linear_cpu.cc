@@ -14,107 +14,105 @@ namespace skinny_cpu {
 
 using Work = Products<float>;
 
-// Outputs and rows that are worked on together, their sums in registers: a vector of sums an output, and enough of them to hide
-// the latency of an addition.
-template <int kOutputCount, int kRowCount>
-struct Block {
-  static constexpr int kOutputs = kOutputCount, kRows = kRowCount;
-  using Sums = float[kOutputs][kRows];
+// Vectors of kVectorBytes: their lanes are as many rows, and as many outputs are stored together. Sums of eight outputs are in
+// registers at a time, enough to hide the latency of an addition.
+template <int kVectorBytes>
+struct Form {
+  static constexpr int kBytes = kVectorBytes, kCount = kLanes<float, kBytes>, kOutputs = 8;
 };
-using Narrow = Block<8, 8>;
-using Wide = Block<8, 16>;
+using Narrow = Form<32>;
+using Wide = Form<64>;
 
 // sums[o][r] = sum over k of weight[first + o][k] * columns[k][r]; what lies beyond `out` stands for nothing. Plain loops on
 // purpose: GCC 12 builds a broadcast of its own vector types element by element inside target clones.
-template <class B>
+template <class F>
 MOLT_INLINE void sum_products(const float* weight, std::int64_t first, std::int64_t out, std::int64_t in, const float* columns,
-                              typename B::Sums& sums) {
-  const float* rows[B::kOutputs];
-  for (int o = 0; o < B::kOutputs; ++o) rows[o] = weight + std::min(first + o, out - 1) * in;
-  float total[B::kOutputs][B::kRows];
+                              float (*sums)[F::kCount]) {
+  const float* rows[F::kOutputs];
+  for (int o = 0; o < F::kOutputs; ++o) rows[o] = weight + std::min(first + o, out - 1) * in;
+  float total[F::kOutputs][F::kCount];
 #pragma GCC unroll 8
-  for (int o = 0; o < B::kOutputs; ++o)
+  for (int o = 0; o < F::kOutputs; ++o)
 #pragma omp simd
-    for (int r = 0; r < B::kRows; ++r) total[o][r] = 0;
+    for (int r = 0; r < F::kCount; ++r) total[o][r] = 0;
   // The next outputs' rows are fetched meanwhile, unless they are so long that they would be gone again.
   constexpr std::int64_t line = 16, near = 16384;  // numbers
-  const std::int64_t next = B::kOutputs * in <= near ? B::kOutputs * in : 0;
+  const std::int64_t next = F::kOutputs * in <= near ? F::kOutputs * in : 0;
   for (std::int64_t begin = 0; begin < in; begin += line) {
     const std::int64_t end = std::min(begin + line, in);
 #pragma GCC unroll 8
-    for (int o = 0; o < B::kOutputs; ++o) __builtin_prefetch(rows[o] + next + begin);
-    for (std::int64_t k = begin; k < end; ++k, columns += B::kRows) {
+    for (int o = 0; o < F::kOutputs; ++o) __builtin_prefetch(rows[o] + next + begin);
+    for (std::int64_t k = begin; k < end; ++k, columns += F::kCount) {
 #pragma GCC unroll 8
-      for (int o = 0; o < B::kOutputs; ++o) {
+      for (int o = 0; o < F::kOutputs; ++o) {
         const float factor = rows[o][k];
 #pragma omp simd
-        for (int r = 0; r < B::kRows; ++r) total[o][r] += factor * columns[r];
+        for (int r = 0; r < F::kCount; ++r) total[o][r] += factor * columns[r];
       }
     }
   }
 #pragma GCC unroll 8
-  for (int o = 0; o < B::kOutputs; ++o)
+  for (int o = 0; o < F::kOutputs; ++o)
 #pragma omp simd
-    for (int r = 0; r < B::kRows; ++r) sums[o][r] = total[o][r];
+    for (int r = 0; r < F::kCount; ++r) sums[o][r] = total[o][r];
 }
 
-// Eight outputs from `first` of eight rows from `row`; sums[o * stride + r] belongs to output first + o of row row + r, and to
-// its gate where there are `ups`.
-MOLT_INLINE void store_outputs(const Work& work, const float* sums, const float* ups, std::int64_t stride, std::int64_t first,
-                               std::int64_t row) {
-  constexpr int lanes = kLanes<float>;
+// Outputs from `first` of rows from `row`, a vector of each; sums[o][r] belongs to output first + o of row row + r, and to its
+// gate where there are `ups`.
+template <class F>
+MOLT_INLINE void store_outputs(const Work& work, const float (*sums)[F::kCount], const float (*ups)[F::kCount],
+                               std::int64_t first, std::int64_t row) {
   const std::int64_t left = work.out - first;
-  Lanes<float> block[lanes];
-  for (int o = 0; o < lanes; ++o) {
-    block[o] = load(sums + o * stride);
-    if (ups) block[o] *= sigmoid(block[o]) * load(ups + o * stride);
+  Lanes<float, F::kBytes> block[F::kCount];
+#pragma GCC unroll 16
+  for (int o = 0; o < F::kCount; ++o) block[o] = load<F::kBytes>(sums[o]);
+  if (ups) {
+#pragma GCC unroll 16
+    for (int o = 0; o < F::kCount; ++o) block[o] *= sigmoid(block[o]) * load<F::kBytes>(ups[o]);
   }
   transpose(block);
-  for (int r = 0; r < lanes && row + r < work.rows; ++r) {
+  for (int r = 0; r < F::kCount && row + r < work.rows; ++r) {
     const std::int64_t at = (row + r) * work.out + first;
-    if (work.bias) block[r] += load(work.bias + first, left);
-    if (work.residual) block[r] += load(work.residual + at, left);
+    if (work.bias) block[r] += load<F::kBytes>(work.bias + first, left);
+    if (work.residual) block[r] += load<F::kBytes>(work.residual + at, left);
     store(work.y + at, block[r], left);
   }
 }
 
-// Outputs from `first` of rows from `row`, whose x stand in `columns`.
-template <class B>
+// A vector of outputs from `first` of rows from `row`, whose x stand in `columns`.
+template <class F>
 MOLT_INLINE void multiply_block(const Work& work, const float* columns, std::int64_t row, std::int64_t first) {
-  constexpr int lanes = kLanes<float>;
-  typename B::Sums sums, ups;
-  sum_products<B>(work.weight, first, work.out, work.in, columns, sums);
-  if (work.swiglu) sum_products<B>(work.weight + work.out * work.in, first, work.out, work.in, columns, ups);
-  for (int o = 0; o < B::kOutputs && first + o < work.out; o += lanes)
-    for (int r = 0; r < B::kRows && row + r < work.rows; r += lanes)
-      store_outputs(work, &sums[o][r], work.swiglu ? &ups[o][r] : nullptr, B::kRows, first + o, row + r);
+  alignas(64) float sums[F::kCount][F::kCount], ups[F::kCount][F::kCount];
+  for (std::int64_t o = 0; o < F::kCount; o += F::kOutputs) {
+    sum_products<F>(work.weight, first + o, work.out, work.in, columns, sums + o);
+    if (work.swiglu) sum_products<F>(work.weight + work.out * work.in, first + o, work.out, work.in, columns, ups + o);
+  }
+  store_outputs<F>(work, sums, work.swiglu ? ups : nullptr, first, row);
 }
 
 // columns[k][r] = x[row + r][k], zeros for rows that are not there.
-template <int kRows>
+template <class F>
 MOLT_INLINE void transpose_rows(const Work& work, std::int64_t row, float* columns) {
-  constexpr int lanes = kLanes<float>;
-  for (std::int64_t k = 0; k < work.in; k += lanes)
-    for (std::int64_t begin = 0; begin < kRows; begin += lanes) {
-      Lanes<float> block[lanes];
-      for (int r = 0; r < lanes; ++r) {
-        const std::int64_t from = row + begin + r;
-        block[r] = from < work.rows ? load(work.x + from * work.in + k, work.in - k) : Lanes<float>{};
-      }
-      transpose(block);
-      for (std::int64_t i = 0; i < std::min<std::int64_t>(lanes, work.in - k); ++i)
-        store(columns + (k + i) * kRows + begin, block[i]);
+  for (std::int64_t k = 0; k < work.in; k += F::kCount) {
+    Lanes<float, F::kBytes> block[F::kCount];
+    for (std::int64_t r = 0; r < F::kCount; ++r) {
+      const bool there = row + r < work.rows;
+      block[r] = there ? load<F::kBytes>(work.x + (row + r) * work.in + k, work.in - k) : Lanes<float, F::kBytes>{};
     }
+    transpose(block);
+    for (std::int64_t i = 0; i < std::min<std::int64_t>(F::kCount, work.in - k); ++i)
+      store(columns + (k + i) * F::kCount, block[i]);
+  }
 }
 
 MOLT_CLONES void prepare_narrow(const Work& work, std::int64_t row, float* columns) {
-  transpose_rows<Narrow::kRows>(work, row, columns);
+  transpose_rows<Narrow>(work, row, columns);
 }
 MOLT_CLONES void multiply_narrow(const Work& work, const float* columns, std::int64_t row, std::int64_t first) {
   multiply_block<Narrow>(work, columns, row, first);
 }
 MOLT_WIDE void prepare_wide(const Work& work, std::int64_t row, float* columns) {
-  transpose_rows<Wide::kRows>(work, row, columns);
+  transpose_rows<Wide>(work, row, columns);
 }
 MOLT_WIDE void multiply_wide(const Work& work, const float* columns, std::int64_t row, std::int64_t first) {
   multiply_block<Wide>(work, columns, row, first);
@@ -123,26 +121,24 @@ MOLT_WIDE void multiply_wide(const Work& work, const float* columns, std::int64_
 struct Kernel {
   void (*prepare)(const Work& work, std::int64_t row, float* columns);
   void (*multiply)(const Work& work, const float* columns, std::int64_t row, std::int64_t first);
-  std::int64_t outputs, rows;
+  std::int64_t lanes;  // rows of a panel of columns, and outputs of a call
 };
 
 }  // namespace skinny_cpu
 
 void cpu_multiply(const Products<float>& work) {
   using namespace skinny_cpu;
-  const Kernel kernel = has_wide_lanes() && work.rows > Narrow::kRows
-                            ? Kernel{prepare_wide, multiply_wide, Wide::kOutputs, Wide::kRows}
-                            : Kernel{prepare_narrow, multiply_narrow, Narrow::kOutputs, Narrow::kRows};
-  const std::int64_t panels = (work.rows + kernel.rows - 1) / kernel.rows, panel = work.in * kernel.rows;
+  const Kernel kernel = has_wide_lanes() && work.rows > Narrow::kCount ? Kernel{prepare_wide, multiply_wide, Wide::kCount}
+                                                                       : Kernel{prepare_narrow, multiply_narrow, Narrow::kCount};
+  const std::int64_t lanes = kernel.lanes, panels = (work.rows + lanes - 1) / lanes, panel = work.in * lanes;
   Scratch<float> columns(panels * panel);
-  for (std::int64_t i = 0; i < panels; ++i) kernel.prepare(work, i * kernel.rows, columns.get() + i * panel);
+  for (std::int64_t i = 0; i < panels; ++i) kernel.prepare(work, i * lanes, columns.get() + i * panel);
   constexpr std::int64_t worth_a_thread = 65536;  // multiplications
-  const std::int64_t blocks = (work.out + kernel.outputs - 1) / kernel.outputs;
-  const std::int64_t grain = worth_a_thread / std::max<std::int64_t>(1, panels * panel * kernel.outputs) + 1;
+  const std::int64_t blocks = (work.out + lanes - 1) / lanes;
+  const std::int64_t grain = worth_a_thread / std::max<std::int64_t>(1, panels * panel * lanes) + 1;
   at::parallel_for(0, blocks, grain, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t block = begin; block < end; ++block)
-      for (std::int64_t i = 0; i < panels; ++i)
-        kernel.multiply(work, columns.get() + i * panel, i * kernel.rows, block * kernel.outputs);
+      for (std::int64_t i = 0; i < panels; ++i) kernel.multiply(work, columns.get() + i * panel, i * lanes, block * lanes);
   });
 }
 
