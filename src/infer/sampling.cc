@@ -29,15 +29,29 @@ double inverse_temperature(const SamplingOptions& options) {
   return std::min(1 / options.temperature, 1e30);
 }
 
-MOLT_CLONES float largest(const float* values, std::int64_t count) {
+struct Largest {
+  float value;
+  std::int32_t token;  // the first that has it
+};
+
+MOLT_CLONES Largest largest(const float* values, std::int64_t count) {
   using namespace ops;
   constexpr int lanes = kLanes<float>;
+  using Places = LanesOf<float>::Bits;
   Lanes<float> best = splat(-INFINITY);
+  Places place = {}, here = {0, 1, 2, 3, 4, 5, 6, 7};
   std::int64_t i = 0;
-  for (; i + lanes <= count; i += lanes) best = larger(load(values + i), best);
-  float result = -INFINITY;
-  for (int lane = 0; lane < lanes; ++lane) result = std::max(result, best[lane]);
-  for (; i < count; ++i) result = std::max(result, values[i]);
+  for (; i + lanes <= count; i += lanes, here += lanes) {
+    const Lanes<float> value = load(values + i);
+    place = value > best ? here : place;
+    best = larger(value, best);
+  }
+  Largest result{-INFINITY, 0};
+  for (int lane = 0; lane < lanes; ++lane)
+    if (best[lane] > result.value || (best[lane] == result.value && place[lane] < result.token))
+      result = {best[lane], place[lane]};
+  for (; i < count; ++i)
+    if (values[i] > result.value) result = {values[i], static_cast<std::int32_t>(i)};
   return result;
 }
 
@@ -120,12 +134,12 @@ struct Choice {
 Choice choose(const float* logits, std::int64_t vocabulary, const SamplingOptions& options, std::int64_t draw,
               std::vector<float>& scratch) {
   scratch.resize(static_cast<std::size_t>(vocabulary));
-  const float top = largest(logits, vocabulary);
+  const auto [top, first] = largest(logits, vocabulary);
   const double total = exponentials(logits, vocabulary, top, 1.0f, scratch.data());
   require_finite_logits(std::isfinite(top) && std::isfinite(total));
   std::int32_t token;
   if (options.temperature == 0) {
-    token = static_cast<std::int32_t>(std::find(logits, logits + vocabulary, top) - logits);
+    token = first;
   } else {
     if (options.temperature != 1) {
       exponentials(logits, vocabulary, top, static_cast<float>(inverse_temperature(options)), scratch.data());
@@ -201,7 +215,7 @@ std::vector<std::int32_t> sample(const at::Tensor& logits, const std::vector<Sam
 #ifdef MOLT_CUDA
   if (logits.is_cuda()) return sampling_detail::sample_cuda(logits, options, draws, log_probabilities);
 #endif
-  const at::Tensor values = logits.to(at::kFloat).contiguous();
+  const at::Tensor values = (logits.scalar_type() == at::kFloat ? logits : logits.to(at::kFloat)).contiguous();
   const float* data = values.const_data_ptr<float>();
   std::vector<std::int32_t> tokens(options.size());
   log_probabilities.resize(options.size());
