@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/random.h"
 #include "model/initialise.h"
+#include "ops/embedding/embedding.h"
 #include "ops/rms_norm/rms_norm.h"
 #include "ops/skinny_linear/skinny_linear.h"
 
@@ -71,7 +72,7 @@ at::Tensor Model::extend(const Step& given, std::vector<BlockCache>& caches) con
   c10::InferenceMode no_gradients;
   Step step = given;
   step.rotary = rotary_table(step.positions, step.sequences);
-  at::Tensor hidden = at::embedding(embedding, step.tokens);
+  at::Tensor hidden = ops::embedding_rows(embedding, step.tokens);
   for (std::size_t i = 0; i < blocks.size(); ++i) hidden = blocks[i].extend(hidden, step, caches[i]);
   return ops::rms_norm(hidden, final_norm, config_.norm_epsilon);
 }

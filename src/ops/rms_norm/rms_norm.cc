@@ -4,8 +4,10 @@
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <c10/core/DeviceGuard.h>
+#include <c10/core/GradMode.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "base/error.h"
 #include "ops/autograd.h"
@@ -149,9 +151,9 @@ at::Tensor contiguous(const at::Tensor& tensor) {
   return tensor.defined() ? tensor.contiguous() : tensor;
 }
 
-// Outputs {normed} or, with a residual, {normed, sum}.
-Tensors apply(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight, double epsilon) {
-  return record(
+Normed apply(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight, double epsilon) {
+  if (!c10::GradMode::is_enabled()) return forward(x.contiguous(), contiguous(residual), weight.contiguous(), epsilon, false);
+  Tensors out = record(
       {x, residual, weight},
       [&](Saved& saved) -> Tensors {
         const at::Tensor rows = x.contiguous(), added = contiguous(residual), scale = weight.contiguous();
@@ -166,6 +168,7 @@ Tensors apply(const at::Tensor& x, const at::Tensor& residual, const at::Tensor&
         const Gradients result = backward(saved, from_normed, from_sum, needed[2]);
         return {result.input, joins ? result.input : at::Tensor(), result.weight};
       });
+  return {std::move(out.front()), std::move(out.back()), {}};
 }
 
 void check(const at::Tensor& x, const at::Tensor& weight) {
@@ -185,7 +188,7 @@ at::Tensor fallback(const at::Tensor& x, const at::Tensor& weight, double epsilo
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double epsilon) {
   rms_norm_operation::check(x, weight);
   if (!rms_norm_operation::has_kernel(x)) return rms_norm_operation::fallback(x, weight, epsilon);
-  return rms_norm_operation::apply(x, {}, weight, epsilon)[0];
+  return rms_norm_operation::apply(x, {}, weight, epsilon).normed;
 }
 
 NormedSum add_rms_norm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight, double epsilon) {
@@ -196,8 +199,8 @@ NormedSum add_rms_norm(const at::Tensor& x, const at::Tensor& residual, const at
     const at::Tensor sum = x + residual;
     return {rms_norm_operation::fallback(sum, weight, epsilon), sum};
   }
-  Tensors out = rms_norm_operation::apply(x, residual, weight, epsilon);
-  return {std::move(out[0]), std::move(out[1])};
+  rms_norm_operation::Normed out = rms_norm_operation::apply(x, residual, weight, epsilon);
+  return {std::move(out.normed), std::move(out.sum)};
 }
 
 at::Tensor rms_norm_composite(const at::Tensor& x, const at::Tensor& weight, double epsilon) {

@@ -4,11 +4,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "base/error.h"
 #include "base/random.h"
 #include "model/initialise.h"
 #include "ops/attention/attention.h"
+#include "ops/new_tensor.h"
 #include "ops/rms_norm/rms_norm.h"
 
 namespace molt {
@@ -115,9 +117,9 @@ at::Tensor AttentionMixer::extend(const at::Tensor& hidden, const Step& step, Bl
     projected.qkv = at::cat({q, k, v}, 1).flatten(1);
   }
   const at::Tensor q = ops::store_qkv(projected.qkv, projected.heads, projected.table, cache[0], cache[1], step.slot_mapping);
-  const at::Tensor mixed = ops::attention_with_cache(q, cache[0], cache[1], step.sequences,
-                                                     {step.context_lens, step.contexts, step.block_table}, scale_, window());
-  return o_proj.forward(mixed.flatten(1));
+  at::Tensor mixed = ops::attention_with_cache(q, cache[0], cache[1], step.sequences,
+                                               {step.context_lens, step.contexts, step.block_table}, scale_, window());
+  return o_proj.forward(ops::flat_rows(std::move(mixed)));
 }
 
 std::vector<CacheEntry> AttentionMixer::cache_spec() const {
