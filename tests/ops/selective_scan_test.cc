@@ -47,10 +47,10 @@ ScanInput random_input(const Case& c, at::TensorOptions options, bool slices = t
   const std::int64_t tokens = Sequences::of(c.lengths).tokens(), count = static_cast<std::int64_t>(c.lengths.size());
   const std::int64_t d_x = c.x_repeated ? c.d_inner : c.d_xb;
   // z, x, B and C are slices of one projection, as in the layer.
-  const at::Tensor wide = at::randn({tokens, 2 * c.d_inner + d_x + c.d_xb + c.padding}, at::kDouble);
+  const at::Tensor wide = at::randn({tokens, 2 * c.d_inner + d_x + c.d_xb + c.padding}, at::kDouble).to(options);
   std::int64_t column = 0;
   const auto take = [&](std::int64_t width) {
-    const at::Tensor slice = wide.to(options).narrow(1, column, width);
+    const at::Tensor slice = wide.narrow(1, column, width);
     column += width;
     return slices ? slice : slice.contiguous();
   };

@@ -7,8 +7,10 @@
 #include "base/error.h"
 #include "ops/autograd.h"
 #include "ops/causal_conv/causal_conv_kernels.h"
+#include "ops/causal_conv/causal_conv_node.h"
 #include "ops/clear_begun.h"
 #include "ops/cuda_dispatch.h"
+#include "ops/gradient_room.h"
 #include "ops/sum_shares.h"
 
 namespace molt::ops {
@@ -107,22 +109,26 @@ struct Room {
   Gradients gradients;
 };
 
-Room room(const ConvInput& in, const Prepared& p, const at::Tensor& y, bool window_needed) {
+Room room(const ConvInput& in, const Prepared& p, const at::Tensor& y, bool window_needed, const at::Tensor& x_room) {
   const Arguments& a = p.arguments;
   const std::int64_t parts = parts_of_work(a, in.x.device());
   const auto fresh = [&](at::IntArrayRef shape) {
     return in.x.is_cpu() ? at::zeros(shape, p.values) : at::empty(shape, p.values);
   };
-  Room r{.gy = dense(y, at::typeMetaToScalarType(p.values.dtype())),
-         .gx = fresh({a.tokens, a.columns}),
+  const auto type = at::typeMetaToScalarType(p.values.dtype());
+  const bool has_room = x_room.defined() && x_room.scalar_type() == type;
+  Room r{.gy = dense(y, type),
+         .gx = has_room ? x_room : fresh({a.tokens, a.columns}),
          .gwindow = window_needed ? fresh({a.sequences, a.columns, a.width - 1}) : at::Tensor(),
          .weight_shares = at::empty({parts, a.channels, a.width}, p.sums),
          .bias_shares = in.bias.defined() ? at::empty({parts, a.channels}, p.sums) : at::Tensor(),
          .gradients = {}};
+  if (has_room && in.x.is_cpu()) r.gx.zero_();
   if (reinterpret_cast<std::uintptr_t>(data(r.gy)) % 16 != 0) r.gy = r.gy.clone();
   r.gradients = {.y = data(r.gy),
                  .x = mutable_data(r.gx),
                  .initial_window = mutable_data(r.gwindow),
+                 .x_stride = r.gx.stride(0),
                  .parts = parts,
                  .weight = mutable_data(r.weight_shares),
                  .bias = mutable_data(r.bias_shares)};
@@ -141,8 +147,6 @@ at::Tensor summed(const at::Tensor& shares, const at::Tensor& like) {
 #endif
   return shares.sum(0).to(like.scalar_type());
 }
-
-Tensors backward(const ConvInput& in, const Sequences& sequences, const at::Tensor& y, const std::vector<bool>& needed);
 
 // Of columns (rows, columns, …) by groups: (rows, groups, repeat, group_size, …), where the second gives room for repeats.
 at::Tensor repeated(const at::Tensor& columns, const ConvInput& in) {
@@ -163,24 +167,29 @@ Tensors backward_repeated(const ConvInput& in, const Sequences& sequences, const
   wide.x = repeated(in.x, in);
   wide.initial_window = repeated(in.initial_window, in);
   wide.repeat = 1;
-  Tensors results = backward(wide, sequences, y.to(at::kFloat), needed);
+  Tensors results = backward(wide, sequences, y.to(at::kFloat), needed, {});
   results[0] = sum_repeats(results[0], in);
   results[3] = sum_repeats(results[3], in);
   return results;
 }
 
-// Of x, weight, bias and initial_window.
-Tensors backward(const ConvInput& in, const Sequences& sequences, const at::Tensor& y, const std::vector<bool>& needed) {
+Tensors backward(const ConvInput& in, const Sequences& sequences, const at::Tensor& y, const std::vector<bool>& needed,
+                 const at::Tensor& x_room) {
   const c10::DeviceGuard guard(in.x.device());
   const Prepared p = prepare(in, sequences);
 #ifdef MOLT_CUDA
-  if (in.x.is_cuda() && !cuda_takes_repeat(p.arguments)) return backward_repeated(in, sequences, y, needed);
+  if (in.x.is_cuda() && !cuda_takes_repeat(p.arguments)) {
+    Tensors results = backward_repeated(in, sequences, y, needed);
+    place(results[0], x_room);
+    return results;
+  }
 #endif
-  const Room r = room(in, p, y, needed[3]);
+  const Room r = room(in, p, y, needed[3], x_room);
   MOLT_CONV_KERNEL(in.x.device(), backward, p.arguments, r.gradients);
   Tensors results = {r.gx.to(in.x.scalar_type()), summed(r.weight_shares, in.weight), {}, {}};
   if (r.bias_shares.defined()) results[2] = summed(r.bias_shares, in.bias);
   if (r.gwindow.defined()) results[3] = r.gwindow.to(in.x.scalar_type());
+  place(results[0], x_room);
   return results;
 }
 
@@ -201,7 +210,7 @@ at::Tensor causal_conv(const ConvInput& input, const Sequences& sequences) {
       [sequences, settings](const Tensors& saved, const Tensors& gradients, const std::vector<bool>& needed) {
         ConvInput in = settings;
         in.x = saved[0], in.weight = saved[1], in.bias = saved[2], in.initial_window = saved[3];
-        return conv::backward(in, sequences, gradients[0], needed);
+        return conv::backward(in, sequences, gradients[0], needed, {});
       })[0];
 }
 

@@ -40,7 +40,7 @@ struct BackwardThread {
 #pragma unroll
       for (int i = 0; i < N; ++i) gx[i] += __shfl_xor_sync(together, gx[i], other);
     }
-    if (writes) cuda::store(cuda::as<T>(to.x) + token * a.columns + slot.column, gx);
+    if (writes) cuda::store(cuda::as<T>(to.x) + token * to.x_stride + slot.column, gx);
   }
 
   // The gradient of the value before SiLU, from that of y.
@@ -213,7 +213,7 @@ void backward(const Arguments& a, const Gradients& to, cudaStream_t stream) {
     const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(to.parts));
     backward_kernel<T, N, R, S, W><<<grid, dim3(kSlots, kRuns), 0, stream>>>(a, to, run_of(a));
   };
-  const bool aligned = cuda::aligned(to.y) && cuda::aligned(to.x);
+  const bool aligned = cuda::aligned(to.y) && cuda::aligned(to.x) && to.x_stride % 4 == 0;
   if (a.repeat == 1 && packs_fit<T, 4>(a) && aligned) {
     launch.template operator()<4, 4, 1, 1>();
   } else if (a.repeat == 2 && packs_fit<T, 2>(a) && aligned) {

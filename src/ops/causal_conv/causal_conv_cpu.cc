@@ -152,7 +152,7 @@ MOLT_INLINE void reverse_sequence(const Arguments& a, const Gradients& to, const
         const std::int64_t source = t - taps + k;
         const Lanes<Scalar> share = g * load(w.weight.data() + k * w.pitch + i);
         if (source >= begin) {
-          Scalar* gx = as<Scalar>(to.x) + source * a.columns + strip.column + i;
+          Scalar* gx = as<Scalar>(to.x) + source * to.x_stride + strip.column + i;
           store(gx, load(gx, left) + share, left);
         } else if (to.initial_window) {
           Scalar* window = as<Scalar>(to.initial_window) + in_windows + (strip.column + i) * taps + source - begin + taps;

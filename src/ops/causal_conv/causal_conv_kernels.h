@@ -19,11 +19,12 @@ struct Arguments {
   void* y = nullptr;                              // (tokens, channels)
 };
 
-// Gradients of y and of the inputs, contiguous. Sums over sequences are left to the caller: each of `parts` parts of the work
-// writes its own share of them.
+// Gradients of y and of the inputs, contiguous except where a stride is given. Sums over sequences are left to the caller: each
+// of `parts` parts of the work writes its own share of them.
 struct Gradients {
   const void* y = nullptr;
   void *x = nullptr, *initial_window = nullptr;  // the last may be null
+  std::int64_t x_stride = 0;                     // of rows, in elements
   std::int64_t parts = 1;
   void *weight = nullptr, *bias = nullptr;  // (parts, channels, width), (parts, channels)
 };

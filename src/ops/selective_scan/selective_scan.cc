@@ -9,7 +9,9 @@
 #include "base/error.h"
 #include "ops/autograd.h"
 #include "ops/clear_begun.h"
+#include "ops/gradient_room.h"
 #include "ops/selective_scan/selective_scan_kernels.h"
+#include "ops/selective_scan/selective_scan_node.h"
 #ifdef MOLT_CUDA
 #include <c10/cuda/CUDAStream.h>
 #endif
@@ -194,8 +196,12 @@ Tensors forward(const ScanInput& given, const Sequences& sequences, const ScanRe
   return outputs;
 }
 
+at::Tensor total(const at::Tensor& parts) {
+  return parts.defined() ? parts.sum(0) : parts;
+}
+
 Tensors backward(const ScanInput& given, const at::Tensor& kept, const Sequences& sequences, const at::Tensor& y,
-                 const at::Tensor& final_state, const std::vector<bool>& needed) {
+                 const at::Tensor& final_state, const std::vector<bool>& needed, const GradientRoom& wanted) {
   const c10::DeviceGuard guard(given.x.device());
   Prepared p = prepare(given, sequences);
   Arguments& a = p.arguments;
@@ -206,9 +212,6 @@ Tensors backward(const ScanInput& given, const at::Tensor& kept, const Sequences
   const auto type = at::typeMetaToScalarType(p.values.dtype());
   const at::Tensor gy = rows(dense(y, type), type);
   const at::Tensor gfinal = dense(final_state, at::typeMetaToScalarType(p.states.dtype()));
-  const auto like = [](const at::Tensor& input) {
-    return input.defined() ? at::empty(input.sizes(), input.options()) : at::Tensor();
-  };
   const auto parts_like = [&](const at::Tensor& input) {
     if (!input.defined()) return at::Tensor();
     auto shape = input.sizes().vec();
@@ -218,11 +221,15 @@ Tensors backward(const ScanInput& given, const at::Tensor& kept, const Sequences
   const auto shared = [&](std::int64_t shares, std::int64_t columns) {
     return shares == 1 ? at::empty({a.tokens, columns}, p.values) : at::empty({shares, a.tokens, columns}, p.states);
   };
-  const at::Tensor gx = shared(room.x_shares, a.x_columns), gB = shared(room.B_shares, a.d_xb);
-  const at::Tensor gdt = at::empty({a.tokens, a.d_inner}, p.values), gC = at::empty({a.tokens, a.d_inner}, p.values);
-  const at::Tensor gz = needed[7] ? at::empty({a.tokens, a.d_inner}, p.values) : at::Tensor();
+  const auto within = [&](const at::Tensor& its_room, std::int64_t columns) {
+    const bool fits = its_room.defined() && its_room.scalar_type() == type && (its_room.is_cpu() || aligned(its_room));
+    return fits ? its_room : shared(1, columns);
+  };
+  const at::Tensor gx = shared(room.x_shares, a.x_columns), gdt = shared(1, a.d_inner);
+  const at::Tensor gB = room.B_shares == 1 ? within(wanted.B, a.d_xb) : shared(room.B_shares, a.d_xb);
+  const at::Tensor gC = within(wanted.C, a.d_inner), gz = needed[7] ? within(wanted.z, a.d_inner) : at::Tensor();
   const at::Tensor gbias = parts_like(p.in.dt_bias), gA_log = parts_like(p.in.A_log), gD = parts_like(p.in.D);
-  const at::Tensor ginitial = needed[8] ? like(p.in.initial_state) : at::Tensor();
+  const at::Tensor ginitial = p.in.initial_state.defined() && needed[8] ? at::empty_like(p.in.initial_state) : at::Tensor();
   const Gradients gradients{.y = data(gy),
                             .final_state = data(gfinal),
                             .x = mutable_data(gx),
@@ -231,6 +238,9 @@ Tensors backward(const ScanInput& given, const at::Tensor& kept, const Sequences
                             .C = mutable_data(gC),
                             .z = mutable_data(gz),
                             .initial_state = mutable_data(ginitial),
+                            .B_stride = gB.stride(-2),
+                            .C_stride = gC.stride(0),
+                            .z_stride = gz.defined() ? gz.stride(0) : 0,
                             .x_shares = room.x_shares,
                             .B_shares = room.B_shares,
                             .parts = room.parts,
@@ -238,7 +248,6 @@ Tensors backward(const ScanInput& given, const at::Tensor& kept, const Sequences
                             .D = mutable_data(gD),
                             .A_log = mutable_data(gA_log)};
   MOLT_SCAN_KERNEL(given.x.device(), backward, a, gradients);
-  const auto total = [](const at::Tensor& parts) { return parts.defined() ? parts.sum(0) : parts; };
   Tensors results = {room.x_shares == 1 ? gx : total(gx),
                      gdt,
                      total(gbias),
@@ -252,6 +261,7 @@ Tensors backward(const ScanInput& given, const at::Tensor& kept, const Sequences
   for (std::size_t i = 0; i < results.size(); ++i) {
     if (results[i].defined()) results[i] = results[i].to(inputs[i].scalar_type());
   }
+  place(results[4], wanted.B), place(results[5], wanted.C), place(results[7], wanted.z);
   return results;
 }
 
@@ -271,7 +281,7 @@ ScanOutput selective_scan(const ScanInput& input, const Sequences& sequences, co
       [sequences, has_final = request.final_state](const Tensors& saved, const Tensors& gradients,
                                                    const std::vector<bool>& needed) {
         const at::Tensor final_state = has_final ? gradients[1] : at::Tensor();
-        return scan::backward(scan::unpack(saved), saved[9], sequences, gradients[0], final_state, needed);
+        return scan::backward(scan::unpack(saved), saved[9], sequences, gradients[0], final_state, needed, {});
       });
   ScanOutput output{.y = outputs[0], .final_state = {}, .states = {}};
   if (request.final_state) output.final_state = outputs[1];

@@ -37,9 +37,9 @@ MOLT_INLINE void prefetch_gradients(const Arguments& a, const Gradients& to, con
   if (to.y) __builtin_prefetch(as<Scalar>(to.y) + (place.next_begin + t) * a.d_inner + place.next.column + lane, 0, 2);
   __builtin_prefetch(as<Scalar>(to.dt) + in_row, 1, 2);
   __builtin_prefetch(as<Scalar>(to.x) + token * a.x_columns + place.x + lane, 1, 2);
-  __builtin_prefetch(as<Scalar>(to.B) + token * a.d_xb + place.B + lane, 1, 2);
-  __builtin_prefetch(as<Scalar>(to.C) + in_row, 1, 2);
-  if (to.z) __builtin_prefetch(as<Scalar>(to.z) + in_row, 1, 2);
+  __builtin_prefetch(as<Scalar>(to.B) + token * to.B_stride + place.B + lane, 1, 2);
+  __builtin_prefetch(as<Scalar>(to.C) + token * to.C_stride + place.column + lane, 1, 2);
+  if (to.z) __builtin_prefetch(as<Scalar>(to.z) + token * to.z_stride + place.column + lane, 1, 2);
 }
 
 // Decays, states and y of the block of channels that begins at `lane`, from the chunk's first state.
@@ -142,7 +142,8 @@ MOLT_INLINE void store_gradients(const Arguments& a, const Gradients& to, const 
     const Vector out = to.y ? load<F::kBytes>(as<Scalar>(to.y) + in_row, left) : Vector{};
     const Vector z = load<F::kBytes>(as<Scalar>(a.z) + token * a.z_stride + column, left);
     const Vector s = load<F::kBytes>(row + kGate * width);
-    store(as<Scalar>(to.z) + in_row, Vector(out * (load<F::kBytes>(row + kY * width) + D * x) * s * (1 + z * (1 - s))), left);
+    store(as<Scalar>(to.z) + token * to.z_stride + column,
+          Vector(out * (load<F::kBytes>(row + kY * width) + D * x) * s * (1 + z * (1 - s))), left);
   }
 }
 
@@ -187,8 +188,8 @@ MOLT_INLINE void reverse_block(const Arguments& a, const Gradients& to, const Ba
       store(w.products + n * F::kStep, of_B);
       store(w.products + (width + n) * F::kStep, of_C);
     }
-    store_sums_over_channels<F>(w, as<Scalar>(to.B) + token * a.d_xb + place.B,
-                                as<Scalar>(to.C) + token * a.d_inner + place.column, first && lane == 0, lane == 0);
+    store_sums_over_channels<F>(w, as<Scalar>(to.B) + token * to.B_stride + place.B,
+                                as<Scalar>(to.C) + token * to.C_stride + place.column, first && lane == 0, lane == 0);
 #pragma GCC unroll 2
     for (int v = 0; v < F::kVectors; ++v)
       store_gradients<F>(a, to, w, place, t, lane + v * F::kStep, gy[v], gu[v], gdt[v], first);

@@ -92,9 +92,9 @@ struct Job {
         ends(ends),
         gx{to.x, static_cast<int>(a.x_columns)},
         gdt{to.dt, static_cast<int>(a.d_inner)},
-        gB{to.B, static_cast<int>(a.d_xb)},
-        gC{to.C, static_cast<int>(a.d_inner)},
-        gz{to.z, static_cast<int>(a.d_inner)} {}
+        gB{to.B, static_cast<int>(to.B_stride)},
+        gC{to.C, static_cast<int>(to.C_stride)},
+        gz{to.z, static_cast<int>(to.z_stride)} {}
 };
 
 // A block's groups, kTogether of which share a row of B.

@@ -35,12 +35,12 @@ __global__ void __launch_bounds__(kMostThreads<kStates>) forward_kernel(const Ar
 
 // One group's share of a gradient of x or B, (shares, tokens, d_xb), or the whole of it.
 template <class T, int kStates>
-__device__ void store_share(void* to, std::int64_t shares, const Arguments& a, const Place<kStates>& p, std::int64_t t,
-                            std::int64_t column, float value) {
+__device__ void store_share(void* to, std::int64_t stride, std::int64_t shares, const Arguments& a, const Place<kStates>& p,
+                            std::int64_t t, std::int64_t column, float value) {
   if (shares == 1) {
-    as<T>(to)[t * a.d_xb + column] = static_cast<T>(value);
+    as<T>(to)[t * stride + column] = static_cast<T>(value);
   } else {
-    as<float>(to)[(p.C_column / a.state % shares * a.tokens + t) * a.d_xb + column] = value;
+    as<float>(to)[(p.C_column / a.state % shares * a.tokens + t) * stride + column] = value;
   }
 }
 
@@ -70,9 +70,9 @@ __device__ void store_sums(const Arguments& a, const Gradients& to, const Place<
   float sum = 0.0f;
   for (int w = 0; w < warps; ++w) sum += round[(which * warps + w) * kRow + n];
   if (which == 0) {
-    store_share<T>(to.B, to.B_shares, a, p, t, p.B_column + n, sum);
+    store_share<T>(to.B, to.B_stride, to.B_shares, a, p, t, p.B_column + n, sum);
   } else {
-    as<T>(to.C)[t * a.d_inner + p.C_column + n] = static_cast<T>(sum);
+    as<T>(to.C)[t * to.C_stride + p.C_column + n] = static_cast<T>(sum);
   }
 }
 
@@ -130,10 +130,11 @@ __global__ void __launch_bounds__(kMostThreads<kStates>) backward_kernel(const A
         if (a.x_columns == a.d_inner) {
           as<T>(to.x)[place] = static_cast<T>(dt * gu + D * gy);
         } else {
-          store_share<T>(to.x, to.x_shares, a, p, t, p.x_column, dt * gu + D * gy);
+          store_share<T>(to.x, a.x_columns, to.x_shares, a, p, t, p.x_column, dt * gu + D * gy);
         }
         as<T>(to.dt)[place] = static_cast<T>(gdt);
-        if (to.z) as<T>(to.z)[place] = static_cast<T>(out * (y + D * token.x) * gate * (1.0f + z * (1.0f - gate)));
+        if (to.z)
+          as<T>(to.z)[t * to.z_stride + p.channel] = static_cast<T>(out * (y + D * token.x) * gate * (1.0f + z * (1.0f - gate)));
       }
       store_sums<T>(a, to, p, t, shared, gB, gC);
     }

@@ -35,12 +35,13 @@ inline std::int64_t keep_count(std::int64_t tokens, std::int64_t sequences, std:
   return tokens / chunk + sequences;
 }
 
-// Gradients of y and the final state (null: zero), and where those of the inputs go. Contiguous, in the inputs' shapes except
-// where noted. Sums over sequences are left to the caller: each of `parts` parts of the work writes its own share of them.
+// Gradients of y and the final state (null: zero), and where those of the inputs go. In the inputs' shapes, and contiguous,
+// except where noted. Sums over sequences are left to the caller: each of `parts` parts of the work writes its own share of them.
 struct Gradients {
   const void *y = nullptr, *final_state = nullptr;
   void *x = nullptr, *dt = nullptr, *B = nullptr, *C = nullptr, *z = nullptr,
-       *initial_state = nullptr;  // the last two may be null
+       *initial_state = nullptr;                          // the last two may be null
+  std::int64_t B_stride = 0, C_stride = 0, z_stride = 0;  // of rows, in elements
   // Where columns of x or B are summed in several shares: (shares, tokens, columns) float32, left to the caller, too.
   std::int64_t x_shares = 1, B_shares = 1, parts = 1;
   void *dt_bias = nullptr, *D = nullptr,

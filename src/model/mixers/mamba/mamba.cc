@@ -52,21 +52,11 @@ MambaMixer::MambaMixer(const MambaConfig& config, const ModelConfig& model)
 }
 
 MambaMixer::Inputs MambaMixer::project(const at::Tensor& hidden) const {
-  const std::int64_t d_inner = out_proj.in();
-  const std::int64_t d_xb = in_proj.out() / 2 - d_inner;
-  const at::Tensor zxBC = in_proj.forward(hidden);
-
-  Inputs inputs;
-  inputs.conv.x = zxBC.narrow(1, d_inner, d_xb);
+  Inputs inputs{.zxBC = in_proj.forward(hidden), .conv = {}, .scan = {}, .dt_low = dt_in_proj.forward(hidden)};
   inputs.conv.weight = conv_weight.squeeze(1);
   inputs.conv.bias = conv_bias;
-  inputs.conv.repeat = conv_weight.size(0) / d_xb;
+  inputs.conv.repeat = conv_weight.size(0) / (in_proj.out() / 2 - out_proj.in());
   inputs.conv.group_size = A_log.size(1);
-
-  inputs.scan.z = zxBC.narrow(1, 0, d_inner);
-  inputs.scan.B = zxBC.narrow(1, d_inner + d_xb, d_xb);
-  inputs.scan.C = zxBC.narrow(1, d_inner + 2 * d_xb, d_inner);
-  inputs.dt_low = dt_in_proj.forward(hidden);
   inputs.scan.dt_bias = dt_proj.bias;
   inputs.scan.A_log = A_log;
   inputs.scan.D = D;
@@ -74,15 +64,15 @@ MambaMixer::Inputs MambaMixer::project(const at::Tensor& hidden) const {
 }
 
 at::Tensor MambaMixer::forward(const at::Tensor& hidden, const PackedBatch& batch) const {
-  auto [conv, scan, dt_low] = project(hidden);
+  auto [zxBC, conv, scan, dt_low] = project(hidden);
   scan.dt = dt_proj.forward_without_bias(dt_low);
-  scan.x = ops::causal_conv(conv, batch.sequences);
-  return out_proj.forward(ops::selective_scan(scan, batch.sequences).y);
+  return out_proj.forward(ops::mamba_scan(zxBC, conv, scan, batch.sequences));
 }
 
 at::Tensor MambaMixer::extend(const at::Tensor& hidden, const Step& step, BlockCache& cache) const {
   at::Tensor &windows = cache[0], &states = cache[1];
-  auto [conv, scan, dt_low] = project(hidden);
+  auto [zxBC, conv, scan, dt_low] = project(hidden);
+  ops::set_parts(zxBC, conv, scan);
   const bool one_token_each = step.sequences.max_length == 1 && step.sequences.tokens() == step.sequences.count();
   if (one_token_each) {
     const ops::MambaCache places{windows, states, step.state_slots, step.context_lens};

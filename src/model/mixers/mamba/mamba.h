@@ -13,6 +13,7 @@
 #include "model/linear.h"
 #include "model/mixer.h"
 #include "ops/causal_conv/causal_conv.h"
+#include "ops/mamba_scan/mamba_scan.h"
 #include "ops/mamba_update/mamba_update.h"
 #include "ops/selective_scan/selective_scan.h"
 
@@ -63,8 +64,9 @@ class MambaMixer : public Mixer {
   at::Tensor A_log, D;                            // (d_inner, state_size), (d_inner)
 
  private:
-  // The operations' inputs for these tokens; the scan's x and dt (dt_proj of dt_low) are left open.
+  // The operations' inputs for these tokens; the parts of zxBC and the scan's x and dt (dt_proj of dt_low) are left open.
   struct Inputs {
+    at::Tensor zxBC;
     ops::ConvInput conv;
     ops::ScanInput scan;
     at::Tensor dt_low;

@@ -1,0 +1,87 @@
+// The inside of a Mamba layer as one operation against its parts in plain tensor operations, gradients too.
+#include "ops/mamba_scan/mamba_scan.h"
+
+#include "ops/compare.h"
+#include "ops/devices.h"
+
+namespace molt::ops {
+namespace mamba_scan_test {
+
+struct Case {
+  std::vector<std::int32_t> lengths;
+  std::int64_t d_inner, d_xb, state;
+  bool conv_repeated = true, optional = true;  // optional: with biases and D
+};
+
+const std::vector<Case> kCases = {
+    {{7}, 64, 16, 16},
+    {{1, 70, 0, 129}, 64, 32, 16, false},
+    {{63, 65}, 256, 64, 16},
+    {{40}, 96, 16, 16},  // more groups to a row of B than a block of a GPU has
+    {{20, 3}, 32, 32, 16, true, false},
+    {{66}, 30, 10, 5},  // no part begins where vectors do
+    {{5, 20}, 48, 24, 24, false, false},
+    {{}, 32, 16, 16},
+};
+
+// zxBC, dt, A_log, the taps, and what is optional.
+TestTensors inputs_of(const Case& c) {
+  const std::int64_t tokens = Sequences::of(c.lengths).tokens(), channels = c.conv_repeated ? c.d_inner : c.d_xb;
+  TestTensors inputs{
+      test_normal({tokens, 2 * c.d_inner + 2 * c.d_xb}, 1, at::kBFloat16), test_normal({tokens, c.d_inner}, 2, at::kBFloat16),
+      test_normal({c.d_inner, c.state}, 3, at::kBFloat16) * 0.5, test_normal({channels, 4}, 4, at::kBFloat16) * 0.5};
+  if (!c.optional) return inputs;
+  inputs.push_back(test_normal({channels}, 5, at::kBFloat16));
+  inputs.push_back(test_normal({c.d_inner}, 6, at::kBFloat16) - 1);
+  inputs.push_back(test_normal({c.d_inner}, 7, at::kBFloat16));
+  return inputs;
+}
+
+struct Parts {
+  ConvInput conv;
+  ScanInput scan;
+
+  Parts(const Case& c, const TestTensors& in) {
+    conv.weight = in[3], conv.repeat = c.conv_repeated ? c.d_inner / c.d_xb : 1, conv.group_size = c.state;
+    scan.dt = in[1], scan.A_log = in[2];
+    if (c.optional) conv.bias = in[4], scan.dt_bias = in[5], scan.D = in[6];
+  }
+};
+
+TestFunction operation(const Case& c, at::Device device) {
+  return [&c, device](const TestTensors& in) -> TestTensors {
+    const Parts parts(c, in);
+    return {mamba_scan(in[0], parts.conv, parts.scan, Sequences::of(c.lengths, device))};
+  };
+}
+
+TestTensors composite(const Case& c, const TestTensors& in) {
+  const Sequences sequences = Sequences::of(c.lengths);
+  Parts parts(c, in);
+  set_parts(in[0], parts.conv, parts.scan);
+  parts.scan.x = causal_conv_composite(parts.conv, sequences);
+  return {selective_scan_composite(parts.scan, sequences).y};
+}
+
+TEST(MambaScan, IsConvolutionAndScanOfTheParts) {
+  for (const at::Device device : test_devices())
+    for (const Case& c : kCases) {
+      SCOPED_TRACE(testing::Message() << c.d_inner << "/" << c.d_xb << " channels of " << c.state << ", sequences "
+                                      << c.lengths.size());
+      const TestFunction reference = [&](const TestTensors& in) { return composite(c, in); };
+      expect_same(operation(c, device), reference, inputs_of(c), device, at::kFloat, 1e-5);
+      expect_same(operation(c, device), reference, inputs_of(c), device, at::kBFloat16, 3e-2);
+      expect_same(operation(c, device), reference, inputs_of(c), device, at::kDouble, 1e-12);
+    }
+}
+
+TEST(MambaScan, BeginsFromZeros) {
+  const Case& c = kCases[0];
+  const TestTensors in = inputs_of(c);
+  Parts parts(c, in);
+  parts.scan.initial_state = at::zeros({1, c.d_inner, c.state}, at::kDouble);
+  EXPECT_THROW(mamba_scan(in[0], parts.conv, parts.scan, Sequences::of(c.lengths)), std::logic_error);
+}
+
+}  // namespace mamba_scan_test
+}  // namespace molt::ops
