@@ -350,7 +350,12 @@ void launch(const Job& job, cudaStream_t stream) {
   if (blocks == 0) return;
   constexpr int kBytes = static_cast<int>(sizeof(Shared<T, kTogether>));
   cudaFuncSetAttribute(backward_kernel<T, kTogether>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
-  backward_kernel<T, kTogether><<<static_cast<unsigned>(blocks), kThreads, kBytes, stream>>>(job);
+  const cudaLaunchConfig_t config{.gridDim = static_cast<unsigned>(blocks),
+                                  .blockDim = kThreads,
+                                  .dynamicSmemBytes = kBytes,
+                                  .stream = stream,
+                                  .attrs = nullptr};
+  launch_carrier(backward_kernel<T, kTogether>, job, config, job.length <= job.a.tokens);
 }
 template <class T>
 void launch(const Job& job, cudaStream_t stream) {

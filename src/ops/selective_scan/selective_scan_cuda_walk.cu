@@ -299,6 +299,7 @@ __device__ void end_walk(const Walker<kWalk>& walker, const Job& job, const Span
 template <class T, Walk kWalk>
 __global__ void __launch_bounds__(kThreads, kWalk == Walk::outputs ? 2 : 3) walk_kernel(const Job job) {
   __shared__ Tile tiles[2];
+  if constexpr (kWalk != Walk::outputs) let_carrier_begin();
   const Arguments& a = job.a;
   const int block = blockIdx.x % job.blocks;
   const Span span(a, blockIdx.x / job.blocks, job.length);
@@ -350,7 +351,9 @@ void launch(const Job& job, cudaStream_t stream) {
   const std::int64_t blocks = job.blocks * span_count(job.a, job.length);
   if (blocks == 0) return;
   const auto kernel = job.a.type == DataType::bfloat16 ? walk_kernel<__nv_bfloat16, kWalk> : walk_kernel<float, kWalk>;
-  kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(job);
+  const cudaLaunchConfig_t config{
+      .gridDim = static_cast<unsigned>(blocks), .blockDim = kThreads, .stream = stream, .attrs = nullptr};
+  launch_carrier(kernel, job, config, kWalk == Walk::outputs && job.length <= job.a.tokens);
 }
 
 // Where channels alone fill a GPU the walk is not cut: it then needs each exponential only once.
