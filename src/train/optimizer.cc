@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <map>
+#include <tuple>
 
 #include "base/error.h"
 #include "train/muon.h"
@@ -36,13 +37,32 @@ void OptimizerConfig::visit(ConfigVisitor& v) {
   expect(momentum >= 0 && momentum < 1, "momentum", momentum, "a number from 0 to below 1");
 }
 
-namespace adamw {
+namespace optimizer_parts {
 
 bool needs_master(const at::Tensor& values) {
   return values.scalar_type() != at::kFloat && values.scalar_type() != at::kDouble;
 }
 
-}  // namespace adamw
+// The pieces of a buffer in groups of one shape and one range's settings, none larger than Muon's working memory should be.
+std::vector<std::vector<std::size_t>> updated_together(const FlatBuffer& buffer, const std::vector<UpdateRange>& ranges) {
+  constexpr std::int64_t most_values = 1 << 25;
+  std::map<std::tuple<std::int64_t, std::int64_t, double, double>, std::vector<std::size_t>> alike;
+  for (std::size_t i = 0; i < ranges.size(); ++i) {
+    const at::Tensor& value = buffer.pieces[i].value;
+    alike[{value.size(0), value.size(1), ranges[i].learning_rate_factor, ranges[i].weight_decay}].push_back(i);
+  }
+  std::vector<std::vector<std::size_t>> groups;
+  for (const auto& [key, pieces] : alike) {
+    const auto most = static_cast<std::size_t>(std::max<std::int64_t>(1, most_values / (std::get<0>(key) * std::get<1>(key))));
+    for (std::size_t begin = 0; begin < pieces.size(); begin += most) {
+      const auto first = pieces.begin() + static_cast<std::ptrdiff_t>(begin);
+      groups.emplace_back(first, first + static_cast<std::ptrdiff_t>(std::min(most, pieces.size() - begin)));
+    }
+  }
+  return groups;
+}
+
+}  // namespace optimizer_parts
 
 Optimizer::Optimizer(const OptimizerConfig& config, std::vector<FlatBuffer> buffers)
     : config_(config), buffers_(std::move(buffers)) {
@@ -50,14 +70,17 @@ Optimizer::Optimizer(const OptimizerConfig& config, std::vector<FlatBuffer> buff
   for (std::size_t i = 0; i < buffers_.size(); ++i) {
     const FlatBuffer& buffer = buffers_[i];
     Unit unit;
-    const bool master = adamw::needs_master(buffer.values);
+    const bool master = optimizer_parts::needs_master(buffer.values);
     const at::TensorOptions options = buffer.values.options().dtype(master ? at::kFloat : buffer.values.scalar_type());
     unit.moment1 = at::zeros(buffer.values.sizes(), options);
     const bool muon = uses_muon(config_, buffer.pieces.at(0).name, buffer.pieces[0].value);
     if (!muon) unit.moment2 = at::zeros(buffer.values.sizes(), options);
     if (master) unit.master = buffer.values.detach().to(at::kFloat);
     unit.ranges = std::move(ranges[i]);
-    if (!muon) unit.range_table = ops::adamw_ranges(unit.ranges, buffer.values.device());
+    if (muon)
+      unit.together = optimizer_parts::updated_together(buffer, unit.ranges);
+    else
+      unit.range_table = ops::adamw_ranges(unit.ranges, buffer.values.device());
     units_.push_back(std::move(unit));
   }
 }
@@ -103,12 +126,16 @@ void Optimizer::update(std::size_t index, double learning_rate, const ops::Gradi
 
 void Optimizer::update_by_muon(std::size_t index, double learning_rate, const ops::GradientScale& scale) {
   const std::vector<FlatBuffer::Piece>& pieces = buffers_[index].pieces;
-  for (std::size_t i = 0; i < pieces.size(); ++i) {
-    const UpdateRange& range = units_[index].ranges[i];
-    const auto part = [&](const at::Tensor& flat) {
-      return flat.narrow(0, pieces[i].offset, pieces[i].value.numel()).view(pieces[i].value.sizes());
-    };
-    muon_update(part(weights(index)), part(units_[index].moment1), part(buffers_[index].gradients),
+  for (const std::vector<std::size_t>& group : units_[index].together) {
+    std::vector<MuonMatrix> matrices;
+    for (const std::size_t i : group) {
+      const auto part = [&](const at::Tensor& flat) {
+        return flat.narrow(0, pieces[i].offset, pieces[i].value.numel()).view(pieces[i].value.sizes());
+      };
+      matrices.push_back({part(weights(index)), part(units_[index].moment1), part(buffers_[index].gradients)});
+    }
+    const UpdateRange& range = units_[index].ranges[group.front()];
+    muon_update(matrices,
                 {learning_rate * range.learning_rate_factor, config_.momentum, range.weight_decay, scale.scale, scale.broken});
   }
   if (units_[index].master.defined()) buffers_[index].values.copy_(units_[index].master);

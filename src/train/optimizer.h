@@ -59,7 +59,8 @@ class Optimizer {
     at::Tensor moment1, moment2;  // moment2 is undefined where Muon updates
     at::Tensor master;            // fp32; undefined where the values are fp32 or fp64 themselves
     std::vector<UpdateRange> ranges;
-    at::Tensor range_table;  // the same as ops::adamw takes them; undefined where Muon updates
+    at::Tensor range_table;                          // the same as ops::adamw takes them; undefined where Muon updates
+    std::vector<std::vector<std::size_t>> together;  // pieces that Muon updates at once
   };
 
   void update(std::size_t index, double learning_rate, const ops::GradientScale& scale);

@@ -30,7 +30,7 @@ using namespace muon_test;
 
 TEST(Muon, OrthogonalizedKeepsDirectionsAndEvensSingularValues) {
   for (const auto& shape : {std::vector<std::int64_t>{24, 40}, {40, 24}, {16, 16}}) {
-    const at::Tensor matrix = waves(shape, 0.3), nearly = orthogonalized(matrix.to(at::kFloat)).to(at::kDouble);
+    const at::Tensor matrix = waves(shape, 0.3), nearly = orthogonalized(matrix.to(at::kFloat).unsqueeze(0))[0].to(at::kDouble);
     const auto [u, s, v] = at::linalg_svd(matrix, /*full_matrices=*/false);
     // In the matrix's own singular basis the result is diagonal, with values near 1.
     const at::Tensor inside = u.t().mm(nearly).mm(v.t());
@@ -45,23 +45,27 @@ TEST(Muon, OrthogonalizedKeepsDirectionsAndEvensSingularValues) {
 
 TEST(Muon, TheUpdateFollowsItsFormula) {
   const at::Tensor start = waves({6, 10}, 1), first = waves({6, 10}, 2), second = waves({6, 10}, 3);
+  // Beside another matrix, which must not matter.
   const at::Tensor weight = start.to(at::kFloat), moment = at::zeros({6, 10});
-  muon_update(weight, moment, first.to(at::kFloat) * 4, a_step(4));
-  muon_update(weight, moment, second.to(at::kFloat) * 4, a_step(4));
+  const at::Tensor other = waves({6, 10}, 4).to(at::kFloat), other_moment = at::zeros({6, 10});
+  for (const at::Tensor& g : {first, second}) {
+    muon_update({{other, other_moment, start.to(at::kFloat)}, {weight, moment, g.to(at::kFloat) * 4}}, a_step(4));
+  }
   at::Tensor expected = start, m = at::zeros_like(start);
   for (const at::Tensor& g : {first, second}) {
     m = 0.9 * m + g;
-    const at::Tensor u = orthogonalized(g + 0.9 * m);
+    const at::Tensor u = orthogonalized((g + 0.9 * m).unsqueeze(0))[0];
     expected = expected - 0.1 * (0.25 * expected + 0.2 * std::sqrt(10.0) * u);
   }
   EXPECT_LT((weight - expected).abs().max().item<double>(), 1e-4);
   EXPECT_LT((moment - m).abs().max().item<double>(), 1e-5);
+  EXPECT_GT((other_moment - m).abs().max().item<double>(), 0.1);
 }
 
 TEST(Muon, ABrokenStepChangesNothing) {
   const at::Tensor weight = waves({6, 10}, 1).to(at::kFloat), moment = waves({6, 10}, 2).to(at::kFloat);
   const at::Tensor weight_before = weight.clone(), moment_before = moment.clone();
-  muon_update(weight, moment, at::full({6, 10}, std::nan("")), a_step(1, 1));
+  muon_update({{weight, moment, at::full({6, 10}, std::nan(""))}}, a_step(1, 1));
   EXPECT_TRUE(at::equal(weight, weight_before));
   EXPECT_TRUE(at::equal(moment, moment_before));
 }
