@@ -75,6 +75,7 @@ Command synthesize_command() {
             arguments.choice("--split", options->config.split, {"train", "test", "all"}, "No problem of one is in the other");
             arguments.choice("--form", options->config.form, {"traces", "prose"},
                              "With worked solutions, or as plain prose without any");
+            arguments.flag("--equations", options->config.equations, "Solutions tell each equation before they solve it");
             arguments.option("--seed", options->config.seed, "Another seed gives other problems");
             arguments.option("--output", options->output, "JSONL file to write", true);
             arguments.option("--tokenizer", options->tokenizer, "Also write a tokenizer of these words to this folder");

@@ -214,6 +214,69 @@ TEST(Synthetic, EveryQuestionOfATextIsAnsweredFromFactsOfItsOwn) {
   }
 }
 
+// " a = 1 . answer : 1" without the full stops: {" a = 1", " answer : 1"}.
+std::vector<std::string> sentences(const std::string& text) {
+  std::vector<std::string> result = {""};
+  for (const std::string& token : split(text)) {
+    if (token == ".")
+      result.emplace_back();
+    else
+      result.back() += " " + token;
+  }
+  return result;
+}
+
+TEST(Synthetic, EquationsLeadFromTheAskedQuantityToTheSameSteps) {
+  SyntheticConfig plain, told;
+  told.equations = true;
+  for (std::uint64_t i = 0; i < 200; ++i) {
+    const Problem problem = make_problem(plain, i), longer = make_problem(told, i);
+    ASSERT_EQ(problem.prompt, longer.prompt);
+    ASSERT_EQ(problem.answer, longer.answer);
+    const Reading reading = read(problem.prompt);
+    std::string steps;
+    std::set<std::string> wanted = {reading.asked.first};  // that an equation has named
+    for (const std::string& step : sentences(longer.completion)) {
+      const std::vector<std::string> tokens = split(step);
+      if (tokens[0] == "answer") {
+        steps += step;
+        continue;
+      }
+      ASSERT_TRUE(wanted.contains(tokens[0])) << longer.completion;
+      const bool equation = std::any_of(tokens.begin() + 2, tokens.end(), [&](const std::string& x) { return x[0] >= 'a'; });
+      if (!equation) {
+        steps += step + " .";
+        continue;
+      }
+      const auto& statement = reading.world.at({tokens[0], reading.asked.second});
+      std::set<std::string> operands, named;
+      for (const auto& [hole, person] : statement.people) {
+        if (hole != 'A') operands.insert(person);
+      }
+      for (auto token = tokens.begin() + 2; token != tokens.end(); ++token) {
+        if ((*token)[0] >= 'a') named.insert(*token);
+      }
+      EXPECT_EQ(named, operands) << longer.completion;
+      wanted.insert(named.begin(), named.end());
+    }
+    EXPECT_EQ(steps, problem.completion);
+  }
+}
+
+TEST(Synthetic, FewNamesHaveThingsOfSeveralKinds) {
+  SyntheticConfig config;
+  config.names = 12;
+  config.questions = 8;
+  config.distractor_tokens = 200;
+  for (std::uint64_t i = 0; i < 20; ++i) {
+    const Problem problem = make_problem(config, i);
+    std::map<std::string, int> kinds;
+    for (const auto& [key, statement] : read(problem.prompt).world) ++kinds[key.first];
+    EXPECT_LE(kinds.size(), 12u) << problem.prompt;
+    EXPECT_TRUE(std::all_of(kinds.begin(), kinds.end(), [](const auto& name) { return name.second > 1; })) << problem.prompt;
+  }
+}
+
 TEST(Synthetic, NoQuestionOfATextIsOfTheOtherSplit) {
   SyntheticConfig config;
   config.steps_max = 2;
@@ -385,8 +448,13 @@ TEST(Synthetic, ValuesOutOfRangeAreNamed) {
   config.distractor_tokens_min = 101;
   expect_error(config, "distractor_tokens_min: found 101, expected a number from 0 to 100");
   config = {};
-  config.questions = 17;
-  expect_error(config, "questions: found 17, expected a number from 1 to 16");
+  config.questions = 97;
+  expect_error(config, "questions: found 97, expected a number from 1 to 96");
+  config.questions = 25;
+  config.names = 21;
+  expect_error(config, "questions: found 25, expected a number from 1 to 24");
+  config.names = 10;
+  expect_error(config, "names: found 10, expected a number from 11 to 48");
   config = {};
   config.split = "test";
   config.steps_min = config.steps_max = 1;

@@ -25,9 +25,15 @@ void SyntheticConfig::visit(ConfigVisitor& v) {
           "Fewest of these tokens: so many are drawn up to distractor_tokens, each doubling alike; 0: distractor_tokens always");
   v.field("items", items,
           "Kinds of things that distractors speak of, the asked one included; more are used once all names have one");
+  v.field("names", names,
+          "Names that a text draws its own from: with few, each has things of several kinds, which a reader must tell apart");
+  v.field(
+      "equations", equations,
+      "Solutions tell each quantity's equation, from the asked one on, before they solve it (\"kim = tom + 3 .\"): a token needs "
+      "one fact of the text at a time, where without them the first step needs the whole chain");
   v.field("questions", questions,
-          "Questions that a training text asks and solves one after another, each about facts of its own, 1 to 16; a task asks "
-          "the first");
+          "Questions that a training text asks and solves one after another, each about facts of its own, at most 96 "
+          "of 5 steps and 24 of 12 with all names; a task asks the first");
   v.field("numbers_max", numbers_max, "Largest number in a problem, 9 to 9999; the smallest is 0");
   v.field("operands_max", operands_max, "Largest number that a statement gives outright");
   v.field("phrasings", phrasings, "Phrasings used of each relation and of the question, 1 to 6");
@@ -52,7 +58,9 @@ void SyntheticConfig::check(const std::string& place) const {
   within("distractors_max", distractors_max, distractors_min, 500);
   within("distractor_tokens", distractor_tokens, 0, 4096);
   within("distractor_tokens_min", distractor_tokens_min, 0, distractor_tokens);
-  within("questions", questions, 1, synthetic::most_questions);
+  // Quantities of a question are of one kind of thing, and a name has one quantity of a kind.
+  within("names", names, synthetic::most_needed(steps_max), std::ssize(synthetic::names()));
+  within("questions", questions, 1, std::ssize(synthetic::items()) * (names / synthetic::most_needed(steps_max)));
   within("items", items, 1, static_cast<std::int64_t>(synthetic::items().size()));
   within("numbers_max", numbers_max, 9, 9999);
   within("operands_max", operands_max, 1, numbers_max);

@@ -22,6 +22,8 @@ struct SyntheticConfig {
   std::int64_t distractor_tokens = 0;      // > 0 replaces the two above
   std::int64_t distractor_tokens_min = 0;  // > 0: of a range that is drawn from log-uniformly
   std::int64_t items = 1;
+  std::int64_t names = 48;
+  bool equations = false;
   std::int64_t questions = 1;  // of one text, each about quantities of its own
 
   std::int64_t numbers_max = 99;

@@ -130,26 +130,58 @@ void append_question(std::string& text, const Quantity& target, std::int64_t phr
   phrase_tables::append_filled(text, question_phrasings()[static_cast<std::size_t>(phrasing)], holes);
 }
 
-void append_solution(std::string& text, const World& world, const Chain& chain) {
-  using phrase_tables::append_number;
-  for (int i = chain.begin; i < chain.end; ++i) {
-    const Quantity& x = world.quantities[static_cast<std::size_t>(i)];
+namespace phrase_tables {
+
+// " kim = 12 * 2 = 24 .", or with the operands' names, " kim = tom * 2 .". What is given has no such equation but its number.
+void append_step(std::string& text, const World& world, const Quantity& x, bool named) {
+  constexpr std::string_view operators = " +-*/ +-";  // in the order of Relation; given and same restate a number
+  const char symbol = operators[static_cast<std::size_t>(x.relation)];
+  const auto append_operand = [&](std::size_t side) {
+    const Quantity& operand = world.quantities[static_cast<std::size_t>(x.operands[side])];
+    if (named)
+      text += names()[static_cast<std::size_t>(operand.name)];
+    else
+      append_number(text, operand.value);
+  };
+  text += ' ';
+  text += names()[static_cast<std::size_t>(x.name)];
+  text += " = ";
+  if (named || symbol != ' ') append_operand(0);
+  if (symbol != ' ') {
     text += ' ';
-    text += names()[static_cast<std::size_t>(x.name)];
-    text += " = ";
-    constexpr std::string_view operators = " +-*/ +-";  // in the order of Relation; given and same restate a number
-    const char symbol = operators[static_cast<std::size_t>(x.relation)];
-    if (symbol != ' ') {
-      const auto value = [&](std::size_t side) { return world.quantities[static_cast<std::size_t>(x.operands[side])].value; };
-      append_number(text, value(0));
-      text += ' ';
-      text += symbol;
-      text += ' ';
-      append_number(text, operand_count(x.relation) == 2 ? value(1) : x.constant);
-      text += " = ";
-    }
-    append_number(text, x.value);
-    text += " .";
+    text += symbol;
+    text += ' ';
+    if (operand_count(x.relation) == 2)
+      append_operand(1);
+    else
+      append_number(text, x.constant);
+    if (!named) text += " = ";
+  }
+  if (!named) append_number(text, x.value);
+  text += " .";
+}
+
+// What a quantity needs, then the quantity, each with its equation before; `solved` holds what was told already.
+void append_with_equations(std::string& text, const World& world, int node, std::vector<bool>& solved) {
+  if (solved[static_cast<std::size_t>(node)]) return;
+  solved[static_cast<std::size_t>(node)] = true;
+  const Quantity& x = world.quantities[static_cast<std::size_t>(node)];
+  if (operand_count(x.relation) > 0) append_step(text, world, x, true);
+  for (const int operand : x.operands) {
+    if (operand >= 0) append_with_equations(text, world, operand, solved);
+  }
+  append_step(text, world, x, false);
+}
+
+}  // namespace phrase_tables
+
+void append_solution(std::string& text, const World& world, const Chain& chain, bool equations) {
+  using namespace phrase_tables;
+  if (equations) {
+    std::vector<bool> solved(static_cast<std::size_t>(chain.end));
+    append_with_equations(text, world, chain.end - 1, solved);
+  } else {
+    for (int i = chain.begin; i < chain.end; ++i) append_step(text, world, world.quantities[static_cast<std::size_t>(i)], false);
   }
   text += " answer : ";
   append_number(text, world.target(chain).value);

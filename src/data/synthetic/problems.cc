@@ -61,7 +61,7 @@ Statement tell(const World& world, std::size_t index, const SyntheticConfig& con
 }
 
 std::vector<Statement> tell_world(World& world, const SyntheticConfig& config, Random& random) {
-  synthetic::Entities entities(random);
+  synthetic::Entities entities(config.names, random);
   synthetic::name_needed(world, entities, random);
   entities.use_items(config.items);
   std::vector<Statement> statements;
@@ -86,7 +86,7 @@ std::vector<Statement> tell_world(World& world, const SyntheticConfig& config, R
 Problem::Turn ask(const World& world, const synthetic::Chain& chain, const SyntheticConfig& config, Random& random) {
   Problem::Turn turn{" ", ""};
   synthetic::append_question(turn.question, world.target(chain), random.below(config.phrasings));
-  synthetic::append_solution(turn.solution, world, chain);
+  synthetic::append_solution(turn.solution, world, chain, config.equations);
   return turn;
 }
 

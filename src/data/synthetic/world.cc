@@ -10,10 +10,10 @@
 namespace molt::synthetic {
 namespace world_parts {
 
-constexpr double binary_share = 0.3;                         // of derived quantities
-constexpr double reuse_share = 0.25;                         // of operands that are already needed elsewhere
-constexpr double given_share = 0.4;                          // of distractors
-constexpr std::size_t most_quantities = 2 * most_steps + 1;  // needed ones: each step adds at most two
+constexpr double binary_share = 0.3;  // of derived quantities
+constexpr double reuse_share = 0.25;  // of operands that are already needed elsewhere
+constexpr double given_share = 0.4;   // of distractors
+constexpr std::size_t most_quantities = most_needed(most_steps);
 
 template <class T>
 T take(std::vector<T>& values, Random& random) {
@@ -218,14 +218,19 @@ std::uint64_t graph_hash(const World& world) {
   return hashes[static_cast<std::size_t>(needed - 1)];
 }
 
-Entities::Entities(Random& random) : items_(items().size()) {
+Entities::Entities(std::int64_t names, Random& random) : names_(synthetic::names().size()), items_(items().size()) {
+  std::iota(names_.begin(), names_.end(), 0);
   std::iota(items_.begin(), items_.end(), 0);
   random.shuffle(items_);
+  if (names < std::ssize(names_)) {
+    random.shuffle(names_);
+    names_.resize(static_cast<std::size_t>(names));
+  }
   use_items(1);
 }
 
 void Entities::add_item(int item) {
-  for (std::size_t name = 0; name < names().size(); ++name) free_.push_back({static_cast<int>(name), item});
+  for (const int name : names_) free_.push_back({name, item});
 }
 
 void Entities::use_one_item(std::int64_t count) {

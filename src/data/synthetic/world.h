@@ -10,7 +10,9 @@
 namespace molt::synthetic {
 
 inline constexpr std::int64_t most_steps = 12;
-inline constexpr std::int64_t most_questions = 16;  // one kind of thing each, at worst
+inline constexpr std::int64_t most_needed(std::int64_t steps) {  // quantities of one question: each step adds at most two
+  return 2 * steps + 1;
+}
 inline constexpr std::int64_t largest_factor = 5;   // of "times as many"
 inline constexpr std::int64_t largest_divisor = 3;  // of "half as many", "a third as many"
 
@@ -71,7 +73,8 @@ inline bool is_test_graph(std::uint64_t hash) {
 // The (name, item) pairs of a world not taken yet.
 class Entities {
  public:
-  explicit Entities(Random& random);
+  // Of `names` of the names, drawn at random.
+  Entities(std::int64_t names, Random& random);
   // The next `count` draws, at most as many as there are names, are of one kind of thing.
   void use_one_item(std::int64_t count);
   // Pairs of any of the world's first `items` kinds of things may be drawn from here on.
@@ -81,7 +84,8 @@ class Entities {
 
  private:
   void add_item(int item);
-  std::vector<int> items_;  // the world's kinds of things in their random order
+  std::vector<int> names_;  // the world's
+  std::vector<int> items_;  // its kinds of things in their random order
   std::size_t used_items_ = 0;
   std::vector<std::array<int, 2>> free_;
   std::vector<std::array<int, 2>> aside_;  // free too, and not drawn before use_items()
