@@ -214,14 +214,14 @@ TEST(Synthetic, EveryQuestionOfATextIsAnsweredFromFactsOfItsOwn) {
   }
 }
 
-// " a = 1 . answer : 1" without the full stops: {" a = 1", " answer : 1"}.
-std::vector<std::string> sentences(const std::string& text) {
-  std::vector<std::string> result = {""};
+// " ann apples = 1 . answer : 1", sentence by sentence without full stops: {{"ann", "apples", "=", "1"}, {"answer", ":", "1"}}.
+std::vector<std::vector<std::string>> sentences(const std::string& text) {
+  std::vector<std::vector<std::string>> result(1);
   for (const std::string& token : split(text)) {
     if (token == ".")
       result.emplace_back();
     else
-      result.back() += " " + token;
+      result.back().push_back(token);
   }
   return result;
 }
@@ -236,25 +236,24 @@ TEST(Synthetic, EquationsLeadFromTheAskedQuantityToTheSameSteps) {
     const Reading reading = read(problem.prompt);
     std::string steps;
     std::set<std::string> wanted = {reading.asked.first};  // that an equation has named
-    for (const std::string& step : sentences(longer.completion)) {
-      const std::vector<std::string> tokens = split(step);
-      if (tokens[0] == "answer") {
-        steps += step;
-        continue;
+    for (std::vector<std::string> tokens : sentences(longer.completion)) {
+      const bool answer = tokens[0] == "answer";
+      if (!answer) {
+        ASSERT_TRUE(wanted.contains(tokens[0])) << longer.completion;
+        ASSERT_EQ(tokens[1], reading.asked.second + "s");
+        tokens.erase(tokens.begin() + 1);
       }
-      ASSERT_TRUE(wanted.contains(tokens[0])) << longer.completion;
-      const bool equation = std::any_of(tokens.begin() + 2, tokens.end(), [&](const std::string& x) { return x[0] >= 'a'; });
-      if (!equation) {
-        steps += step + " .";
-        continue;
-      }
-      const auto& statement = reading.world.at({tokens[0], reading.asked.second});
       std::set<std::string> operands, named;
-      for (const auto& [hole, person] : statement.people) {
-        if (hole != 'A') operands.insert(person);
-      }
       for (auto token = tokens.begin() + 2; token != tokens.end(); ++token) {
         if ((*token)[0] >= 'a') named.insert(*token);
+      }
+      if (named.empty()) {
+        for (const std::string& token : tokens) steps += " " + token;
+        if (!answer) steps += " .";
+        continue;
+      }
+      for (const auto& [hole, person] : reading.world.at({tokens[0], reading.asked.second}).people) {
+        if (hole != 'A') operands.insert(person);
       }
       EXPECT_EQ(named, operands) << longer.completion;
       wanted.insert(named.begin(), named.end());

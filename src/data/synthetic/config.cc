@@ -29,8 +29,8 @@ void SyntheticConfig::visit(ConfigVisitor& v) {
           "Names that a text draws its own from: with few, each has things of several kinds, which a reader must tell apart");
   v.field(
       "equations", equations,
-      "Solutions tell each quantity's equation, from the asked one on, before they solve it (\"kim = tom + 3 .\"): a token needs "
-      "one fact of the text at a time, where without them the first step needs the whole chain");
+      "Solutions tell each quantity's equation, from the asked one on, before they solve it (\"kim apples = tom + 3 .\"): what "
+      "comes next needs one fact of the text, where without them the first step needs the whole chain");
   v.field("questions", questions,
           "Questions that a training text asks and solves one after another, each about facts of its own, at most 96 "
           "of 5 steps and 24 of 12 with all names; a task asks the first");

@@ -132,8 +132,11 @@ void append_question(std::string& text, const Quantity& target, std::int64_t phr
 
 namespace phrase_tables {
 
-// " kim = 12 * 2 = 24 .", or with the operands' names, " kim = tom * 2 .". What is given has no such equation but its number.
-void append_step(std::string& text, const World& world, const Quantity& x, bool named) {
+enum class Step { plain, equation, solved };
+
+// plain, " kim = 12 * 2 = 24 ."; an equation, " kim apples = tom * 2 ."; and solved, " kim apples = 12 * 2 = 24 .".
+void append_step(std::string& text, const World& world, const Quantity& x, Step step) {
+  const bool named = step == Step::equation;
   constexpr std::string_view operators = " +-*/ +-";  // in the order of Relation; given and same restate a number
   const char symbol = operators[static_cast<std::size_t>(x.relation)];
   const auto append_operand = [&](std::size_t side) {
@@ -145,6 +148,11 @@ void append_step(std::string& text, const World& world, const Quantity& x, bool 
   };
   text += ' ';
   text += names()[static_cast<std::size_t>(x.name)];
+  if (step != Step::plain) {
+    text += ' ';
+    text += items()[static_cast<std::size_t>(x.item)];
+    text += 's';
+  }
   text += " = ";
   if (named || symbol != ' ') append_operand(0);
   if (symbol != ' ') {
@@ -166,11 +174,11 @@ void append_with_equations(std::string& text, const World& world, int node, std:
   if (solved[static_cast<std::size_t>(node)]) return;
   solved[static_cast<std::size_t>(node)] = true;
   const Quantity& x = world.quantities[static_cast<std::size_t>(node)];
-  if (operand_count(x.relation) > 0) append_step(text, world, x, true);
+  if (operand_count(x.relation) > 0) append_step(text, world, x, Step::equation);
   for (const int operand : x.operands) {
     if (operand >= 0) append_with_equations(text, world, operand, solved);
   }
-  append_step(text, world, x, false);
+  append_step(text, world, x, Step::solved);
 }
 
 }  // namespace phrase_tables
@@ -181,7 +189,8 @@ void append_solution(std::string& text, const World& world, const Chain& chain, 
     std::vector<bool> solved(static_cast<std::size_t>(chain.end));
     append_with_equations(text, world, chain.end - 1, solved);
   } else {
-    for (int i = chain.begin; i < chain.end; ++i) append_step(text, world, world.quantities[static_cast<std::size_t>(i)], false);
+    for (int i = chain.begin; i < chain.end; ++i)
+      append_step(text, world, world.quantities[static_cast<std::size_t>(i)], Step::plain);
   }
   text += " answer : ";
   append_number(text, world.target(chain).value);
