@@ -10,6 +10,7 @@ constexpr const char* names[] = {
     "special_tokens_map.json",
     "added_tokens.json",
     "tokenizer.model",
+    "tekken.json",
     "vocab.json",
     "merges.txt",
     "chat_template.jinja",
