@@ -1,7 +1,6 @@
 // The scan and the convolution keep every core busy, forward and backward, also with a single sequence; so do products of few
 // rows.
 #include <ATen/Functions.h>
-#include <ATen/Parallel.h>
 #include <c10/core/InferenceMode.h>
 #include <gtest/gtest.h>
 
@@ -14,8 +13,7 @@ namespace molt::ops {
 namespace threads_test {
 
 TEST(Threads, ScanUsesThemAll) {
-  const int threads = std::min(at::get_num_threads(), 4);
-  at::set_num_threads(threads);
+  const int threads = few_threads();
   const Sequences sequences = Sequences::of({2048});
   ScanInput in{.x = at::randn({2048, 64}),
                .dt = at::randn({2048, 256}),
@@ -39,8 +37,7 @@ TEST(Threads, ScanUsesThemAll) {
 }
 
 TEST(Threads, ConvolutionUsesThemAll) {
-  const int threads = std::min(at::get_num_threads(), 4);
-  at::set_num_threads(threads);
+  const int threads = few_threads();
   const Sequences sequences = Sequences::of({8192});
   ConvInput in;
   in.x = at::randn({8192, 256});
@@ -58,8 +55,7 @@ TEST(Threads, ConvolutionUsesThemAll) {
 }
 
 TEST(Threads, ProductsOfFewRowsUseThemAll) {
-  const int threads = std::min(at::get_num_threads(), 4);
-  at::set_num_threads(threads);
+  const int threads = few_threads();
   const at::Tensor weight = at::randn({2048, 512});
   c10::InferenceMode no_gradients;
   const at::Tensor x = at::randn({16, 512});
