@@ -186,6 +186,7 @@ TEST(Interrupt, OutputThatNobodyReadsDoesNotEndWhatIsBeingSaved) {
     if (child == 0) {
       close(ends[0]);
       dup2(ends[1], STDERR_FILENO);
+      ::signal(signal, SIG_DFL);  // nohup may run this test
       catch_interrupts();
       if (signal != SIGPIPE) raise(signal);
       log_warning("saving");
