@@ -9,7 +9,15 @@
 #include <type_traits>
 #include <utility>
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#if MOLT_CPU_LEVEL == 3  // one level alone, to be tested and timed on a processor that has more
+#define MOLT_CLONES __attribute__((target("arch=x86-64-v3")))
+#define MOLT_WIDE __attribute__((target("arch=x86-64-v4")))
+#define MOLT_HAS_WIDE false
+#elif MOLT_CPU_LEVEL == 1
+#define MOLT_CLONES
+#define MOLT_WIDE __attribute__((target("arch=x86-64-v4")))
+#define MOLT_HAS_WIDE false
+#elif defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define MOLT_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #define MOLT_WIDE __attribute__((target("arch=x86-64-v4")))
 #define MOLT_HAS_WIDE __builtin_cpu_supports("x86-64-v4")
