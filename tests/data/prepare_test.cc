@@ -36,6 +36,15 @@ class PrepareTest : public testing::Test {
   std::string error() {
     return error_of([&] { prepare(config_); });
   }
+  // Leaves a folder that is not complete, with one shard of the lines that are returned: the one behind them is broken.
+  std::string stop_behind_the_first_shard() {
+    std::string text;
+    for (int i = 0; i < 3000; ++i) text += "{\"text\": \"a b c\"}\n";
+    config_.shard_tokens = 8000;
+    input(text + "broken\n");
+    EXPECT_NE(error().find("in.jsonl:3001"), std::string::npos);
+    return text;
+  }
 
   TemporaryFolder temporary_;
   const fs::path folder_ = temporary_.path();
@@ -94,13 +103,8 @@ TEST_F(PrepareTest, ContinuesAfterTheLastWholeShard) {
   for (std::int64_t i = 0; i < once->size(); i += 97) EXPECT_EQ(resumed->at(i).tokens, once->at(i).tokens);
 }
 
-// A broken last line leaves a folder that is not complete, with one shard.
 TEST_F(PrepareTest, StartsAnewWhenWhatIsDoneWasOfOtherLines) {
-  std::string text;
-  for (int i = 0; i < 3000; ++i) text += "{\"text\": \"a b c\"}\n";
-  config_.shard_tokens = 8000;
-  input(text + "broken\n");
-  EXPECT_NE(error().find("in.jsonl:3001"), std::string::npos);
+  const std::string text = stop_behind_the_first_shard();
   std::string changed = text;
   changed.replace(changed.find("a b c"), 5, "d d d");
   for (const std::string& now : {changed, text.substr(0, text.size() / 2), std::string("{\"text\": \"e\"}\n")}) {
@@ -115,11 +119,7 @@ TEST_F(PrepareTest, StartsAnewWhenWhatIsDoneWasOfOtherLines) {
 }
 
 TEST_F(PrepareTest, StartsAnewWithAnotherTokenizer) {
-  std::string text;
-  for (int i = 0; i < 3000; ++i) text += "{\"text\": \"a b c\"}\n";
-  config_.shard_tokens = 8000;
-  input(text + "broken\n");
-  EXPECT_NE(error().find("in.jsonl:3001"), std::string::npos);
+  const std::string text = stop_behind_the_first_shard();
   write_file(folder_ / "words" / "tokenizer.json", make_word_tokenizer({"c", "b", "a"}));
   input(text);
   prepare(config_);

@@ -3,7 +3,6 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "base/error.h"
 #include "data/synthetic/problems.h"
 #include "data/synthetic_reader.h"
 
@@ -414,93 +413,6 @@ TEST(Synthetic, RecordHoldsWhatEvaluationAsksFor) {
   EXPECT_EQ(record["distractors"], problem.distractors);
   EXPECT_EQ(std::stoull(record["graph"].get<std::string>(), nullptr, 16), problem.graph);
   EXPECT_EQ(record["graph"].get<std::string>().size(), 16u);
-}
-
-void expect_error(const SyntheticConfig& config, const std::string& part) {
-  try {
-    make_problem(config, 0);
-    ADD_FAILURE() << "accepted; expected an error with " << part;
-  } catch (const UserError& error) {
-    EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
-  }
-}
-
-TEST(Synthetic, ValuesOutOfRangeAreNamed) {
-  SyntheticConfig config;
-  config.steps_max = 13;
-  expect_error(config, "synthetic: steps_max: found 13, expected a number from 2 to 12");
-  config = {};
-  config.steps_min = 6;
-  expect_error(config, "steps_max: found 5, expected a number from 6 to 12");
-  config = {};
-  config.split = "validation";
-  expect_error(config, "split: found \"validation\", expected one of train, test, all");
-  config = {};
-  config.steps_weights = {1, 2};
-  expect_error(config, "steps_weights: found 2 numbers, expected 4");
-  config.steps_weights = {0, 0, 0, 0};
-  expect_error(config, "steps_weights: found only zeros");
-  config = {};
-  config.distractor_tokens = 5000;
-  expect_error(config, "distractor_tokens: found 5000");
-  config.distractor_tokens = 100;
-  config.distractor_tokens_min = 101;
-  expect_error(config, "distractor_tokens_min: found 101, expected a number from 0 to 100");
-  config = {};
-  config.questions = 97;
-  expect_error(config, "questions: found 97, expected a number from 1 to 96");
-  config.questions = 25;
-  config.names = 21;
-  expect_error(config, "questions: found 25, expected a number from 1 to 24");
-  config.names = 10;
-  expect_error(config, "names: found 10, expected a number from 11 to 48");
-  config = {};
-  config.split = "test";
-  config.steps_min = config.steps_max = 1;
-  config.numbers_max = 9;
-  config.operands_max = 1;
-  expect_error(config, "found no test problem of 1 to 1 steps");
-}
-
-TEST(Synthetic, ConfigIsReadFromYaml) {
-  SyntheticConfig config;
-  const auto visit = [&](ConfigVisitor& v) { config.visit(v); };
-  parse_config("{form: prose, steps_max: 3, steps_weights: [1, 2]}", "recipe.yaml", {}, visit);
-  EXPECT_EQ(config.form, "prose");
-  EXPECT_EQ(config.steps_weights, (std::vector<double>{1, 2}));
-  try {
-    parse_config("steps_max: 40", "recipe.yaml", {}, visit);
-    ADD_FAILURE() << "steps_max: 40 was accepted";
-  } catch (const UserError& error) {
-    EXPECT_TRUE(std::string(error.what()).starts_with("recipe.yaml")) << error.what();
-    EXPECT_NE(std::string(error.what()).find("steps_max: found 40, expected a number from 2 to 12"), std::string::npos)
-        << error.what();
-  }
-}
-
-TEST(Synthetic, FinalAnswerIsFoundAmidText) {
-  EXPECT_EQ(final_answer(" hal = 2 . answer : 45"), "45");
-  EXPECT_EQ(final_answer("answer : 45 . hal = 3 . answer : 7"), "45");
-  EXPECT_EQ(final_answer("Answer: 4 5 ."), "45");
-  EXPECT_EQ(final_answer("answer : 45 6 apples"), "45");
-  EXPECT_EQ(final_answer("answer : 4 56"), "4");
-  EXPECT_EQ(final_answer("the answer is near . answer :\n 007 . 5"), "7");
-  EXPECT_EQ(final_answer("answer : answer : 12"), "12");
-  EXPECT_EQ(final_answer("She has 3*4=<<3*4=12>>12 eggs.\n#### 1,234"), "1234");
-  EXPECT_EQ(final_answer("#### $45.00."), "45");
-  EXPECT_EQ(final_answer("#### 45.50"), "45.5");
-  EXPECT_EQ(final_answer("####-3"), "-3");
-  EXPECT_EQ(final_answer("answer : 0 0"), "0");
-  EXPECT_EQ(final_answer("answer : -0"), "0");
-  EXPECT_EQ(final_answer("12"), std::nullopt);
-  EXPECT_EQ(final_answer("answer 12"), std::nullopt);
-  EXPECT_EQ(final_answer("#### many"), std::nullopt);
-  EXPECT_EQ(final_answer("answer :"), std::nullopt);
-  EXPECT_EQ(final_answer(""), std::nullopt);
-  EXPECT_TRUE(check_answer("answer : 4 5", "45"));
-  EXPECT_TRUE(check_answer("#### 1234", "1,234"));
-  EXPECT_FALSE(check_answer("answer : 4", "45"));
-  EXPECT_FALSE(check_answer("45", "45"));
 }
 
 TEST(Synthetic, CountTokensCountsWordsDigitsAndMarks) {
