@@ -12,9 +12,8 @@ struct ElsewhereHints {
   std::string model;  // of folders and files of weights
 };
 
-// UserError for a folder, for a file that by its
-// name holds samples or weights, and for one whose keys are another kind's: as YAML these would be refused for a reason that does
-// not help (a line of JSON is YAML, too).
+// UserError for a folder, for a file that by its name holds samples or weights, and for one whose keys are another kind's: as
+// YAML these would be refused for a reason that does not help (a line of JSON is YAML, too).
 void check_configuration_file(const std::string& path, ConfigurationKind kind, const ElsewhereHints& hints);
 
 }  // namespace molt
