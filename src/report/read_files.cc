@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "report/text.h"
 
 namespace molt::report {
@@ -13,7 +14,8 @@ namespace file_parts {
 
 constexpr std::size_t most_points = 400;
 
-// The objects of a JSON Lines file. A last line without its end that is no JSON was torn by a kill, or is being written.
+// The objects of a JSON Lines file. A last line without its end that is no JSON was torn by a kill, or is being written; of
+// others that are none, a warning says where they are.
 void for_each_line(const fs::path& path, const std::function<void(const Json& line, const std::string& place)>& use) {
   const std::string text = read_file(path);
   std::int64_t number = 0;
@@ -22,13 +24,14 @@ void for_each_line(const fs::path& path, const std::function<void(const Json& li
     const std::string_view line = std::string_view(text).substr(begin, end == std::string::npos ? end : end - begin);
     const std::string place = concat(path.string(), ":", ++number);
     Json value;
+    bool valid = true;
     try {
       value = parse_json(line, place);
-    } catch (const UserError&) {
-      if (end == std::string::npos) return;
-      throw;
+    } catch (const UserError& error) {
+      valid = false;
+      if (end != std::string::npos) log_warning(concat(error.what(), "; the report leaves this line out"));
     }
-    use(value, place);
+    if (valid) use(value, place);
     if (end == std::string::npos) return;
     begin = end + 1;
   }

@@ -5,9 +5,11 @@
 
 #include <ctime>
 #include <fstream>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/log.h"
 
 namespace molt {
 
@@ -65,26 +67,50 @@ RunLog::RunLog(const fs::path& run, std::int64_t step, bool tensorboard) {
   if (tensorboard) tensorboard_ = std::make_unique<TensorBoardFile>(run / "tensorboard", step + 1);
 }
 
+// A line that cannot be read stays between readable ones: it is a record, and nothing of a run depends on it but what an
+// evaluation measured.
 void RunLog::cut(const fs::path& path, std::int64_t step) {
   const std::string text = read_file(path);
-  std::size_t kept = 0;
-  for (std::int64_t number = 1; kept < text.size(); ++number) {
-    const std::size_t end = text.find('\n', kept);
+  std::size_t kept = 0, begin = 0;
+  std::vector<std::string> damaged;
+  for (std::int64_t number = 1; begin < text.size(); ++number) {
+    const std::size_t end = text.find('\n', begin);
     if (end == std::string::npos) break;  // torn by a kill
-    const std::string place = concat(path.string(), ":", number);
-    const Json line = parse_json(std::string_view(text).substr(kept, end - kept), place);
-    const auto at = get<std::int64_t>(line, "step", place);
-    if (at > step) break;
-    if (line.contains("evaluation")) {
-      evaluated_step_ = at;
-      last_evaluation_ = line["evaluation"].get<Figures>();
+    const std::string_view line = std::string_view(text).substr(begin, end - begin);
+    begin = end + 1;
+    try {
+      if (!note(line, step, concat(path.string(), ":", number))) break;
+      kept = begin;
+    } catch (const UserError& error) {
+      damaged.emplace_back(error.what());
     }
-    kept = end + 1;
+  }
+  if (!damaged.empty()) {
+    const std::size_t others = damaged.size() - 1;
+    log_warning(concat(damaged[0], others > 0 ? concat("; so with ", others, " further line", others > 1 ? "s" : "") : "",
+                       "; the run goes on all the same: metrics are a record of it, not its state"));
   }
   if (kept == text.size()) return;
   std::error_code error;
   fs::resize_file(path, kept, error);
   require(!error, path.string(), ": cannot cut the lines after step ", step, ": ", error.message());
+}
+
+bool RunLog::note(std::string_view text, std::int64_t last_step, const std::string& place) {
+  const Json line = parse_json(text, place);
+  const auto step = get<std::int64_t>(line, "step", place);
+  if (step > last_step) return false;
+  if (!line.contains("evaluation")) return true;
+  const Json figures = line["evaluation"];
+  Figures evaluation;
+  for (const auto& [name, value] : figures.items()) {
+    // What is not finite was written as null.
+    evaluation[name] =
+        value.is_null() ? std::numeric_limits<double>::quiet_NaN() : get<double>(figures, name, place + ": evaluation");
+  }
+  evaluated_step_ = step;
+  last_evaluation_ = std::move(evaluation);
+  return true;
 }
 
 double RunLog::interval(const IntervalSums& sums, const Totals& totals, const Figures& layer_norms) {

@@ -6,7 +6,8 @@
 //                                                     start; mfu: flops_per_second over the device's peak, where that is known
 //    "skipped", "gradient_norms"}                     steps left out, where there were any; of each layer at this step, by choice
 //   {"step", "evaluation": {"<evaluator>.<figure>": …}}
-// A run that is continued cuts what lies beyond its checkpoint, so the file reads as one uninterrupted run.
+// A run that is continued cuts what lies beyond its checkpoint, so the file reads as one uninterrupted run. A line that is
+// damaged is named in a warning and stays where it is.
 //
 // events.jsonl: {"time" (UTC), "event", …} for start, resume, checkpoint, evaluation, interrupted, nonfinite, spike, flat, end;
 // never cut.
@@ -64,6 +65,9 @@ class RunLog {
 
  private:
   void cut(const fs::path& path, std::int64_t step);
+  // Keeps a line's evaluation as the last one so far; false for a line of a later step than `last_step`. UserError for a damaged
+  // one.
+  bool note(std::string_view text, std::int64_t last_step, const std::string& place);
   void write(const OrderedJson& line, std::int64_t step, const std::string& prefix);
 
   std::unique_ptr<LineWriter> metrics_, events_;

@@ -21,6 +21,7 @@
 namespace molt {
 
 using test::lines_of;
+using test::names_in;
 using test::TinyRun;
 
 namespace loop_test {
@@ -34,12 +35,6 @@ std::map<std::string, at::Tensor> weights_of(Model& model) {
 void expect_equal(const std::map<std::string, at::Tensor>& a, const std::map<std::string, at::Tensor>& b) {
   ASSERT_EQ(a.size(), b.size());
   for (const auto& [name, value] : a) EXPECT_TRUE(at::equal(value, b.at(name))) << name;
-}
-
-std::set<std::string> names_in(const fs::path& folder) {
-  std::set<std::string> names;
-  for (const auto& entry : fs::directory_iterator(folder)) names.insert(entry.path().filename().string());
-  return names;
 }
 
 void truncate(const fs::path& file) {
@@ -288,101 +283,10 @@ TEST_F(Loop, WhenNoCheckpointCanBeReadTheRunDoesNotStartAnew) {
   EXPECT_TRUE(error.find("remove that folder to start anew") != std::string::npos) << error;
 }
 
-TEST_F(Loop, ACheckpointOfAnotherShapeIsRefused) {
-  TinyRun(folder / "run").train();
-  TinyRun other(folder / "run");
-  other.config.trainable = {"layers.0.*"};  // as if the model had changed under an unchanged configuration
-  const std::string error = error_of([&] { other.train(); });
-  EXPECT_TRUE(error.find("found the state of a parameter that is not trained here") != std::string::npos) << error;
-}
-
-TEST_F(Loop, ARunIsContinuedWithItsOwnConfigurationOnly) {
-  LoopConfig config = test::short_loop();
-  TinyRun(folder / "run", config).train();
-  config.optimizer.learning_rate = 0.5;
-  const std::string error = error_of([&] { TinyRun(folder / "run", config).train(); });
-  EXPECT_TRUE(error.find("optimizer.learning_rate (here \"0.01\", now \"0.5\")") != std::string::npos) << error;
-  config = test::short_loop();
-  config.log_every = 3;
-  EXPECT_EQ(TinyRun(folder / "run", config).train().step, 24);
-}
-
-TEST_F(Loop, ARunIsContinuedFromItsOwnDataOnly) {
-  TinyRun first(folder / "run");
-  first.parts.data_fingerprint = "one";
-  first.train();
-  TinyRun other(folder / "run");
-  other.parts.data_fingerprint = "two";
-  EXPECT_NE(error_of([&] { other.train(); }).find("the content of data (here one, now two)"), std::string::npos);
-  other.parts.changes = Changes::accept;
-  EXPECT_EQ(other.train().step, 24);
-}
-
-// With the steps twice as many and half as large the run reads on behind the samples that it has learned from.
-TEST_F(Loop, ChangesThatAreAcceptedActFromTheLastCheckpointOn) {
-  TinyRun(folder / "run").train();
-  const auto learned_from = [&] { return read_checkpoint(list_checkpoints(folder / "run")[0]).data->at("sample").get<int>(); };
-  const int before = learned_from();
-  LoopConfig longer = test::short_loop();
-  longer.steps = 30;
-  longer.micro_batch_tokens /= 2;
-  TinyRun refused(folder / "run", longer);
-  refused.parts.changes = Changes::offer;
-  const std::string error = error_of([&] { refused.train(); });
-  EXPECT_NE(error.find("--accept-changes"), std::string::npos) << error;
-
-  TinyRun continued(folder / "run", longer);
-  continued.parts.changes = Changes::accept;
-  int batches = 0, first_sample = -1;
-  continued.source.before_next = [&] {
-    if (batches++ == 0) first_sample = continued.source.position().at("sample").get<int>();
-  };
-  EXPECT_EQ(continued.train().step, 30);
-  EXPECT_EQ(first_sample, before);
-  EXPECT_GT(learned_from(), before);
-  const std::vector<Json> events = lines_of(folder / "run/events.jsonl");
-  const auto resume = std::find_if(events.begin(), events.end(), [](const Json& event) { return event["event"] == "resume"; });
-  ASSERT_NE(resume, events.end());
-  EXPECT_EQ(resume->at("changes").at("steps"), Json::parse(R"(["\"24\"", "\"30\""])"));
-}
-
-TEST_F(Loop, AChangeThatTheCheckpointDoesNotFitLeavesItWhereItIs) {
-  TinyRun(folder / "run").train();
-  LoopConfig muon = test::short_loop();
-  muon.optimizer.type = "muon";
-  TinyRun other(folder / "run", muon);
-  other.parts.changes = Changes::accept;
-  const std::string config = read_file(folder / "run/config.yaml");
-  EXPECT_NE(error_of([&] { other.train(); }).find("found the state of a parameter that is not trained here"), std::string::npos);
-  EXPECT_EQ(names_in(folder / "run/checkpoints"), (std::set<std::string>{"00000020", "00000024"}));
-  EXPECT_EQ(read_file(folder / "run/config.yaml"), config);
-}
-
 TEST_F(Loop, ARunFolderHasOneProcessAtATime) {
   const FolderLock lock(folder / "run");
   EXPECT_EQ(error_of([&] { TinyRun(folder / "run").train(); }),
             (folder / "run").string() + ": another process is at work in this folder");
-}
-
-TEST_F(Loop, AFinishedRunReportsAgainWithoutWorking) {
-  const LoopResult first = TinyRun(folder / "run").train();
-  TinyRun again(folder / "run");
-  again.source.before_next = [] { FAIL() << "a finished run asked for data"; };
-  const LoopResult second = again.train();
-  EXPECT_EQ(second.loss, first.loss);
-  EXPECT_EQ(second.evaluation, first.evaluation);
-  EXPECT_EQ(second.checkpoint, first.checkpoint);
-}
-
-TEST_F(Loop, AnotherThreadCountIsAWarning) {
-  TinyRun(folder / "run").train();
-  const int threads = at::get_num_threads();
-  at::set_num_threads(threads + 1);
-  testing::internal::CaptureStderr();
-  TinyRun(folder / "run").train();
-  const std::string said = testing::internal::GetCapturedStderr();
-  at::set_num_threads(threads);
-  EXPECT_TRUE(said.find(concat("the run used ", threads, " threads, now it has ", threads + 1)) != std::string::npos) << said;
 }
 
 // Every `period`-th batch of three tokens is learned from; none where it is 0.

@@ -116,6 +116,12 @@ std::vector<std::string> timeless_metrics(const fs::path& run) {
   return result;
 }
 
+std::set<std::string> names_in(const fs::path& folder) {
+  std::set<std::string> names;
+  for (const auto& entry : fs::directory_iterator(folder)) names.insert(entry.path().filename().string());
+  return names;
+}
+
 RunFolder::RunFolder() : threads_(at::get_num_threads()) {
   set_log_level(LogLevel::warning);
   at::set_num_threads(1);

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -64,6 +65,9 @@ struct TinyRun {
 std::vector<Json> lines_of(const fs::path& path);
 // Metrics without the figures that depend on the clock and the machine, one text a line.
 std::vector<std::string> timeless_metrics(const fs::path& run);
+
+// Files and folders in a folder.
+std::set<std::string> names_in(const fs::path& folder);
 
 // An empty folder and, because the models are tiny, one thread.
 class RunFolder : public FolderTest {
