@@ -49,7 +49,7 @@ Command train_command() {
             arguments.positional("CONFIG", options->config, "YAML file (molt config train shows what it may say)");
             arguments.option("--set", options->set, "Override a key of the configuration: training.steps=100");
             arguments.flag("--accept-changes", options->accept_changes,
-                           "Continue a run with another configuration or other data than it was left with");
+                           "Continue with other settings, data or models than the run was left with");
             options->compute.declare(arguments);
             return [options] { return train_command_parts::run(*options); };
           }};

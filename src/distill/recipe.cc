@@ -110,8 +110,12 @@ class RecipeRun {
   }
 
   void check_unchanged(const StageConfig& stage) {
-    const fs::path path = folder(stage.name) / "config.yaml";
-    if (fs::exists(path)) keep_resolved_config(folder(stage.name), resolved(stage), true);
+    std::vector<ChangedKey> changes = changed_results(folder(stage.name), resolved(stage));
+    for (ChangedKey& key : changes) {
+      if (key.path == "teacher")
+        key.path = concat("the content of ", config_.teacher.pretrained.path, " in ", dtype_word(dtype_));
+    }
+    require_unchanged(folder(stage.name), changes, Changes::refuse);
   }
 
   void check_disk() {
@@ -157,6 +161,8 @@ class RecipeRun {
 
   void train_stage(const StageConfig& stage, const std::string& title, OrderedJson& entry) {
     RunModels models{open(stage.from), lecturer_, tokenizer_, teacher_folder_, logits_};
+    models.teacher_folders = config_.teacher.logits;
+    if (stage.from != "teacher") models.student_folder = (folder(stage.from) / "export").string();
     if (!stage.restore.empty()) restore_layers(*models.student, *teacher_, stage.restore, place(stage) + ": restore");
     const auto before = static_cast<std::int64_t>(attention_layers(teacher_->config()).size() -
                                                   attention_layers(models.student->config()).size());

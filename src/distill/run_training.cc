@@ -14,6 +14,7 @@
 #include "distill/costs.h"
 #include "distill/objective.h"
 #include "distill/on_policy.h"
+#include "formats/folder_fingerprint.h"
 #include "formats/hugging_face.h"
 #include "formats/peft.h"
 #include "ops/fp8_linear/fp8_linear.h"
@@ -144,6 +145,20 @@ std::vector<std::unique_ptr<Evaluator>> held_out_losses(const TrainConfig& confi
   return held_out;
 }
 
+// Of the folders whose weights are read anew each time that the run starts: the teacher's, and the student's if some stay frozen.
+std::map<std::string, std::string> model_fingerprints(const TrainConfig& config, const RunModels& models,
+                                                      const std::string& place) {
+  std::map<std::string, std::string> prints;
+  for (const std::string& folder : models.teacher_folders) {
+    prints[folder] = models.logits ? logits_fingerprint(folder) : folder_fingerprint(resolve_model_folder(folder));
+  }
+  if (models.student_folder.empty()) return prints;
+  const std::set<std::string> trained = trained_names(*models.student, config.training.trainable, place + ": training.trainable");
+  if (trained.size() == models.student->parameters().size()) return prints;
+  prints[models.student_folder] = folder_fingerprint(resolve_model_folder(models.student_folder));
+  return prints;
+}
+
 }  // namespace run_parts
 
 std::shared_ptr<const Model> in_dtype(std::shared_ptr<const Model> model, const std::string& dtype, const std::string& place) {
@@ -176,6 +191,7 @@ RunModels open_models(const TrainConfig& config, const std::string& place) {
   const at::ScalarType dtype = dtype_of(config.dtype, device);
   if (config.model.pretrained && !config.model.pretrained->path.empty()) {
     models.like = resolve_model_folder(config.model.pretrained->path);
+    models.student_folder = config.model.pretrained->path;
   }
   const fs::path tokenizer = config.tokenizer.empty() ? tokenizer_folder(models.like) : fs::path(config.tokenizer);
   if (models.like.empty()) models.like = config.tokenizer;
@@ -188,9 +204,11 @@ RunModels open_models(const TrainConfig& config, const std::string& place) {
   const HeadConfig& head = config.model.base_model.head;
   if (head.distills() && !config.reference_models.at(head.distillation_model).logits.empty()) {
     const std::string logits_place = concat(place, ": reference_models.", head.distillation_model, ".logits");
+    models.teacher_folders = config.reference_models.at(head.distillation_model).logits;
     models.logits = std::make_shared<StoredLogits>(config.reference_models.at(head.distillation_model).logits, logits_place);
     check_logits(*models.logits, head, *models.student, models.tokenizer.get(), logits_place);
   } else if (head.distills()) {
+    models.teacher_folders = {config.reference_models.at(head.distillation_model).pretrained.path};
     models.teacher = run_parts::open_teacher(config, models, device, dtype, place);
     require(models.student->config().vocabulary == models.teacher->config().vocabulary, place, ": model: found a vocabulary of ",
             models.student->config().vocabulary, ", expected its teacher's, ", models.teacher->config().vocabulary);
@@ -298,6 +316,7 @@ LoopResult run_training(const TrainConfig& config, RunModels& models, const RunO
       .versions = options.versions,
       .memory_plan = memory_plan,
       .data_fingerprint = data_fingerprint(config.data),
+      .model_fingerprints = run_parts::model_fingerprints(config, models, options.place),
       .changes = options.changes,
   };
   return train(config.training, parts);

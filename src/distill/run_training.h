@@ -24,6 +24,9 @@ struct RunModels {
   std::shared_ptr<const Tokenizer> tokenizer;       // null where none is named
   fs::path like;                                    // the folder whose tokenizer and settings exports carry; may be empty
   std::shared_ptr<const StoredLogits> logits = {};  // in the teacher's place
+  // Where the student, and the teacher or its logits, were read from; empty where nobody needs to notice other weights there.
+  std::string student_folder = {};
+  std::vector<std::string> teacher_folders = {};
 
   // Who the head's divergence is from; null where nothing is distilled.
   std::shared_ptr<const Teacher> lecturer() const;

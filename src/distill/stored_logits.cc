@@ -154,6 +154,13 @@ LogitsManifest LogitsManifest::read(const fs::path& folder) {
   return manifest;
 }
 
+std::string logits_fingerprint(const fs::path& folder) {
+  const LogitsManifest manifest = LogitsManifest::read(folder);
+  std::uint64_t hash = derive_seed(0, manifest.teacher);
+  for (const std::string& checksum : manifest.checksums) hash = derive_seed(hash, checksum);
+  return fingerprint_text(hash);
+}
+
 StoredLogits::StoredLogits(const std::vector<std::string>& folders, std::string place) : place_(std::move(place)) {
   MOLT_CHECK(!folders.empty(), "logits of no folder");
   for (const std::string& name : folders) {

@@ -42,6 +42,9 @@ struct LogitsManifest {
 // Of the spelling of every id, whatever file says it.
 std::string tokenizer_fingerprint(const Tokenizer& tokenizer);
 
+// Of a folder's rows and teacher, 16 hexadecimal digits.
+std::string logits_fingerprint(const fs::path& folder);
+
 class StoredLogits {
  public:
   // Maps the folders, each of another data set and all of one teacher, k and temperature. UserError, beginning with `place`, for

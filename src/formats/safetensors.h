@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -41,10 +42,11 @@ class SafetensorsFile {
   // mapping their pages once more (base/joined_mapping.h). Undefined where neither can be done, or their dtypes or further
   // dimensions differ.
   at::Tensor joined(const std::vector<std::string>& names) const;
+  // What a tensor of this file is made of, in the mapping.
+  std::string_view bytes(const TensorInfo& tensor) const;
 
  private:
   at::Tensor view(std::uint64_t begin, at::ScalarType dtype, const std::vector<std::int64_t>& shape) const;
-  std::string_view bytes(const TensorInfo& tensor) const;
 
   std::shared_ptr<const MappedFile> file_;
   std::shared_ptr<const std::vector<TensorInfo>> tensors_;

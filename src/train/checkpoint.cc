@@ -53,6 +53,13 @@ std::vector<fs::path> entries(const fs::path& folder) {
   return result;
 }
 
+std::map<std::string, std::string> texts(const Json& state, const std::string& key, const std::string& place) {
+  std::map<std::string, std::string> result;
+  for (const auto& [name, unused] : state[key].items())
+    result[name] = get<std::string>(state[key], name, concat(place, ": ", key));
+  return result;
+}
+
 }  // namespace checkpoint_files
 
 fs::path save_checkpoint(const fs::path& run, const Checkpoint& checkpoint,
@@ -63,11 +70,12 @@ fs::path save_checkpoint(const fs::path& run, const Checkpoint& checkpoint,
   NamedTensors tensors;
   for (const Parameter& parameter : checkpoint.tensors) tensors.emplace_back(parameter.name, parameter.value);
   write_safetensors(folder.path() / "optimizer.safetensors", tensors);
-  const OrderedJson state = {
+  OrderedJson state = {
       {"step", checkpoint.step},          {"tokens", checkpoint.tokens},     {"loss", checkpoint.loss},
       {"seconds", checkpoint.seconds},    {"device", checkpoint.device},     {"dtype", checkpoint.dtype},
       {"threads", checkpoint.threads},    {"versions", checkpoint.versions}, {"data", *checkpoint.data},
       {"interval", *checkpoint.interval}, {"horizon", *checkpoint.horizon},  {"data_fingerprint", checkpoint.data_fingerprint}};
+  if (!checkpoint.model_fingerprints.empty()) state["model_fingerprints"] = checkpoint.model_fingerprints;
   write_json(folder.path() / "state.json", state);
   write_checksums(folder.path());
   folder.commit();
@@ -91,8 +99,9 @@ Checkpoint read_checkpoint(const fs::path& folder) {
   for (const char* key : {"data", "interval", "horizon", "versions"}) {
     require(state.contains(key), place, ": found no \"", key, "\", expected the state of a run");
   }
-  for (const auto& [name, version] : state["versions"].items()) {
-    result.versions[name] = get<std::string>(state["versions"], name, place + ": versions");
+  result.versions = checkpoint_files::texts(state, "versions", place);
+  if (state.contains("model_fingerprints")) {
+    result.model_fingerprints = checkpoint_files::texts(state, "model_fingerprints", place);
   }
   result.data = std::make_shared<const Json>(state["data"]);
   result.data_fingerprint = get_or<std::string>(state, "data_fingerprint", "", place);

@@ -26,12 +26,13 @@ struct Checkpoint {
   int threads = 0;
   std::string device, dtype;
   std::map<std::string, std::string> versions;
-  double loss = 0;                       // mean of the log interval so far, for people
-  std::shared_ptr<const Json> data;      // position of the BatchSource
-  std::string data_fingerprint;          // of what it reads
-  std::shared_ptr<const Json> interval;  // IntervalSums
-  std::shared_ptr<const Json> horizon;   // of Horizon
-  std::vector<Parameter> tensors;        // of optimizer.safetensors; read ones lie in the mapped file
+  double loss = 0;                                        // mean of the log interval so far, for people
+  std::shared_ptr<const Json> data;                       // position of the BatchSource
+  std::string data_fingerprint;                           // of what it reads
+  std::map<std::string, std::string> model_fingerprints;  // by folder, of models that are not saved here
+  std::shared_ptr<const Json> interval;                   // IntervalSums
+  std::shared_ptr<const Json> horizon;                    // of Horizon
+  std::vector<Parameter> tensors;                         // of optimizer.safetensors; read ones lie in the mapped file
 };
 
 // Writes <run>/checkpoints/<step>; `write_exports` is given the folder to put export/ into. Returns the checkpoint's folder.

@@ -20,6 +20,7 @@
 #include "train/horizon.h"
 #include "train/objective.h"
 #include "train/optimizer.h"
+#include "train/resolved_config.h"
 #include "train/schedule.h"
 
 namespace molt {
@@ -55,13 +56,6 @@ Recompute recompute_of(const std::string& word);
 // The optimizer of a model's trainable tensors, which are moved into its flat buffers. UserError for patterns that match none.
 Optimizer make_optimizer(const LoopConfig& config, Model& model);
 
-// What becomes of a run that is continued with another configuration or from other data than it has learned from.
-enum class Changes {
-  refuse,
-  offer,   // refuse, and say that --accept-changes would go on
-  accept,  // go on from the last checkpoint, and keep what has changed in the event "resume"
-};
-
 struct LoopParts {
   Model& model;
   Objective& objective;
@@ -74,7 +68,9 @@ struct LoopParts {
   std::map<std::string, std::string> versions = {};     // of the program, kept in events and checkpoints beside LibTorch's
   std::shared_ptr<const OrderedJson> memory_plan = {};  // kept in events; null: none
   std::string data_fingerprint = {};  // of what the batches are made from; a run continued with another one is a UserError
-  Changes changes = Changes::refuse;
+  // By folder, of models that no checkpoint puts back, such as a teacher; as much of a UserError.
+  std::map<std::string, std::string> model_fingerprints = {};
+  Changes changes = Changes::refuse;  // accepted ones are kept in the event "resume"
 };
 
 struct LoopResult {

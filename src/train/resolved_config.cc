@@ -80,19 +80,25 @@ std::vector<ChangedKey> changed_results(const fs::path& run, const std::string& 
   return changes;
 }
 
-void require_unchanged(const fs::path& run, const std::vector<ChangedKey>& changes, const std::string& advice) {
-  std::string named;
+std::string changes_text(const std::vector<ChangedKey>& changes) {
+  std::string text;
   for (const ChangedKey& key : changes) {
-    named += concat(named.empty() ? "" : ", ", key.path, " (here ", key.before.empty() ? "absent" : key.before, ", now ",
-                    key.after.empty() ? "absent" : key.after, ")");
+    text += concat(text.empty() ? "" : ", ", key.path, " (here ", key.before.empty() ? "absent" : key.before, ", now ",
+                   key.after.empty() ? "absent" : key.after, ")");
   }
-  require(changes.empty(), (run / "config.yaml").string(),
-          ": the run that lies here was started with another configuration: ", named, "; restore these keys to continue it, ",
-          advice);
+  return text;
+}
+
+void require_unchanged(const fs::path& run, const std::vector<ChangedKey>& changes, Changes how) {
+  require(changes.empty() || how == Changes::accept, (run / "config.yaml").string(),
+          ": the run that lies here began with other settings or files: ", changes_text(changes),
+          "; restore them to continue it, ",
+          how == Changes::offer ? "choose another folder, or go on with the new ones by --accept-changes"
+                                : "or choose another folder");
 }
 
 void keep_resolved_config(const fs::path& run, const std::string& config, bool continues) {
-  if (continues) require_unchanged(run, changed_results(run, config), "or choose another folder");
+  if (continues) require_unchanged(run, changed_results(run, config), Changes::refuse);
   const fs::path path = run / "config.yaml";
   if (!fs::exists(path) || read_file(path) != config) write_file(path, config);
 }

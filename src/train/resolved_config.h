@@ -18,8 +18,18 @@ std::vector<ChangedKey> changed_keys(const std::string& before, const std::strin
 // Those between <run>/config.yaml and `config` that change what a run computes: all but how often it logs, evaluates and saves,
 // and what the guard does. None where the run has no configuration yet.
 std::vector<ChangedKey> changed_results(const fs::path& run, const std::string& config);
-// UserError that names them; none for no keys. `advice` ends it: what else can be done than to restore them.
-void require_unchanged(const fs::path& run, const std::vector<ChangedKey>& changes, const std::string& advice);
+
+// What becomes of a run that is continued with another configuration, from other data, or beside other models than before.
+enum class Changes {
+  refuse,
+  offer,   // refuse, and say that --accept-changes would go on
+  accept,  // go on from the last checkpoint
+};
+
+// "training.steps (here "24", now "30"), data.path (…)"
+std::string changes_text(const std::vector<ChangedKey>& changes);
+// UserError that names them unless there are none, or they are accepted.
+void require_unchanged(const fs::path& run, const std::vector<ChangedKey>& changes, Changes how);
 
 // Writes <run>/config.yaml. When the run has something to continue, a configuration that changes its results is a UserError.
 void keep_resolved_config(const fs::path& run, const std::string& config, bool continues);

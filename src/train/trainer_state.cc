@@ -57,12 +57,7 @@ std::vector<ChangedKey> Trainer::resume() {
   std::vector<ChangedKey> changes;
   if (const std::optional<Checkpoint> newest = newest_checkpoint()) {
     changes = changes_since(*newest);
-    if (parts_.changes != Changes::accept) {
-      require_unchanged(parts_.run, changes,
-                        parts_.changes == Changes::refuse
-                            ? "or choose another folder"
-                            : "choose another folder, or go on with the new ones by --accept-changes");
-    }
+    require_unchanged(parts_.run, changes, parts_.changes);
     restore(*newest);
     checkpoint_ = newest->folder;
     prune_checkpoints(parts_.run, {config_.keep_checkpoints, config_.keep_every});  // fewer may be kept now: a disk was full
@@ -75,6 +70,11 @@ std::vector<ChangedKey> Trainer::changes_since(const Checkpoint& checkpoint) con
   std::vector<ChangedKey> changes = changed_results(parts_.run, parts_.resolved_config);
   if (checkpoint.data_fingerprint != parts_.data_fingerprint) {
     changes.push_back({"the content of data", checkpoint.data_fingerprint, parts_.data_fingerprint});
+  }
+  for (const auto& [folder, print] : parts_.model_fingerprints) {
+    const auto before = checkpoint.model_fingerprints.find(folder);
+    if (before == checkpoint.model_fingerprints.end() || before->second == print) continue;
+    changes.push_back({"the content of " + folder, before->second, print});
   }
   return changes;
 }
@@ -159,6 +159,7 @@ Checkpoint Trainer::checkpoint_now() const {
   checkpoint.loss = interval_.steps > interval_.skipped ? interval_.mean_loss() : interval_loss_;
   checkpoint.data = std::make_shared<const Json>(parts_.source.position());
   checkpoint.data_fingerprint = parts_.data_fingerprint;
+  checkpoint.model_fingerprints = parts_.model_fingerprints;
   checkpoint.interval = std::make_shared<const Json>(interval_.to_json());
   checkpoint.horizon = std::make_shared<const Json>(horizon_.state());
   for (const auto& state :

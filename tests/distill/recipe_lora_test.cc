@@ -101,6 +101,20 @@ TEST_F(RecipeLora, WhatWasInterruptedEndsAsIfItHadNotBeen) {
   }
 }
 
+TEST_F(RecipeLora, OtherWeightsBeneathTheAdaptersAreNoticed) {
+  run(config("a"));
+  Json index = read_json(folder / "a/recipe.json");
+  index["stages"][1]["status"] = "running";
+  write_json(folder / "a/recipe.json", index);
+  const fs::path base = folder / "a/one/export";
+  const std::unique_ptr<Model> other = load_model(base);
+  Model changed(other->config());
+  changed.initialise({9, 0.15}, at::kCPU, at::kFloat);
+  export_model(changed, base, {.like = base});
+  const std::string error = error_of([&] { run(config("a")); });
+  EXPECT_NE(error.find(concat("the content of ", base.string(), " (here ")), std::string::npos) << error;
+}
+
 TEST_F(RecipeLora, ThePlanCountsAdapters) {
   const RecipeConfig recipe = config("p");
   RecipePlan plan = plan_recipe(recipe, distill_test::teacher_config(), "r.yaml");

@@ -174,9 +174,13 @@ TEST_F(Recipe, AFinishedStageIsNotDoneAgainAndMustNotChange) {
   EXPECT_EQ(fs::last_write_time(folder / "a/three/export/model.safetensors"), written);
   EXPECT_EQ(error_of([&] { run(config("a", {"stages[0].training.optimizer.learning_rate=0.5"})); }),
             (folder / "a/one/config.yaml").string() +
-                ": the run that lies here was started with another configuration: stage.training.optimizer.learning_rate (here "
-                "\"0.001\", now \"0.5\"); restore these keys to continue it, or choose another folder");
+                ": the run that lies here began with other settings or files: stage.training.optimizer.learning_rate (here "
+                "\"0.001\", now \"0.5\"); restore them to continue it, or choose another folder");
   EXPECT_NE(error_of([&] { run(config("a", {"seed=4"})); }).find("seed (here \"3\", now \"4\")"), std::string::npos);
+  write_folder(*new_teacher(4, 6), folder / "teacher");
+  const std::string other = error_of([&] { run(config("a")); });
+  EXPECT_NE(other.find(concat("the content of ", (folder / "teacher").string(), " in float32 (here ")), std::string::npos)
+      << other;
 }
 
 TEST_F(Recipe, MistakesAreNamed) {

@@ -102,6 +102,39 @@ TEST_F(RunTraining, ThePublishedDistillationRunsAndIsContinued) {
   EXPECT_TRUE(same_weights(*again.student, *models.student));
 }
 
+// The teacher's content, and the student's where some of its weights stay as they were read.
+TEST_F(RunTraining, OtherWeightsUnderAnOldNameAreNoticed) {
+  const auto go_on = [](const TrainConfig& config, Changes changes) {
+    RunModels models = open_models(config, "train.yaml");
+    return run_training(config, models, {.place = "train.yaml", .versions = {}, .changes = changes}).step;
+  };
+  const auto replace = [&](const char* name) {
+    const std::unique_ptr<Model> model = load_model(folder / name);
+    Model other(model->config());
+    other.initialise({6, 0.15}, at::kCPU, at::kFloat);
+    export_model(other, folder / name, {.like = folder / name});
+  };
+  TrainConfig partly = config("student"), whole = config("student");
+  whole.training.trainable = {"*"};
+  whole.output = (folder / "whole").string();
+  go_on(partly, Changes::refuse);
+  go_on(whole, Changes::refuse);
+
+  replace("student");
+  const std::string student = error_of([&] { go_on(partly, Changes::refuse); });
+  EXPECT_NE(student.find(concat("the content of ", (folder / "student").string(), " (here ")), std::string::npos) << student;
+  EXPECT_EQ(go_on(whole, Changes::refuse), 3) << "its checkpoint holds the whole student";
+  EXPECT_EQ(go_on(partly, Changes::accept), 3);
+
+  replace("teacher");
+  const std::string teacher = error_of([&] { go_on(whole, Changes::offer); });
+  EXPECT_NE(teacher.find(concat("the content of ", (folder / "teacher").string(), " (here ")), std::string::npos) << teacher;
+  EXPECT_NE(teacher.find("--accept-changes"), std::string::npos) << teacher;
+  whole.training.steps = 5;
+  EXPECT_EQ(go_on(whole, Changes::accept), 5);
+  EXPECT_EQ(go_on(whole, Changes::refuse), 5) << "what was accepted is the run's own now";
+}
+
 TEST_F(RunTraining, ANewModelTakesItsVocabularyFromTheTokenizer) {
   const auto fresh = parse<TrainConfig>(concat("tokenizer: ", (folder / "teacher").string(), R"(
 device: cpu
