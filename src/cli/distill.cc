@@ -21,7 +21,7 @@ namespace distill_command_parts {
 struct Options {
   std::string recipe;
   std::vector<std::string> set;
-  bool dry_run = false, measure = false;
+  bool dry_run = false, measure = false, accept_changes = false;
   ComputeOptions compute;
 };
 
@@ -59,7 +59,7 @@ int run(const Options& options) {
     return 0;
   }
   catch_interrupts();
-  run_recipe(recipe, {options.recipe, program_versions()});
+  run_recipe(recipe, {options.recipe, program_versions(), options.accept_changes ? Changes::accept : Changes::offer});
   const fs::path path = fs::path(recipe.output) / "recipe.json";
   const OrderedJson index = parse_ordered_json(read_file(path), path.string());
   std::size_t width = 7;
@@ -79,6 +79,7 @@ Command distill_command() {
             arguments.option("--set", options->set, "Override a key of the recipe: stages[0].training.steps=100");
             arguments.flag("--dry-run", options->dry_run, "Print tokens, FLOPs, memory, disk and what fits on this machine");
             arguments.flag("--measure", options->measure, "With --dry-run: also how long it takes, from a short trial");
+            arguments.flag("--accept-changes", options->accept_changes, accept_changes_help);
             options->compute.declare(arguments);
             return [options] { return distill_command_parts::run(*options); };
           }};

@@ -12,6 +12,9 @@ namespace molt {
 // Sets the number of CPU threads; 0: every core. UserError for a negative number.
 void set_threads(std::int64_t threads);
 
+// Of --accept-changes.
+inline constexpr const char* accept_changes_help = "Go on with other settings, data or models than the run was left with";
+
 // --device, --dtype, --threads. `device` and `dtype` are read after parsing.
 struct ComputeOptions {
   std::string device_name;   // "cpu", "cuda"; empty: cuda when there is one

@@ -48,8 +48,7 @@ Command train_command() {
             auto options = std::make_shared<train_command_parts::Options>();
             arguments.positional("CONFIG", options->config, "YAML file (molt config train shows what it may say)");
             arguments.option("--set", options->set, "Override a key of the configuration: training.steps=100");
-            arguments.flag("--accept-changes", options->accept_changes,
-                           "Continue with other settings, data or models than the run was left with");
+            arguments.flag("--accept-changes", options->accept_changes, accept_changes_help);
             options->compute.declare(arguments);
             return [options] { return train_command_parts::run(*options); };
           }};

@@ -109,13 +109,25 @@ class RecipeRun {
     }
   }
 
+  // The configuration that a stage was last continued with.
+  fs::path kept_in(const StageConfig& stage) {
+    for (const char* part : {"run", "match"}) {
+      const fs::path run = folder(stage.name) / part;
+      if (!index_.finished(stage.name) && fs::exists(run / "config.yaml")) return run;
+    }
+    return folder(stage.name);
+  }
+
   void check_unchanged(const StageConfig& stage) {
-    std::vector<ChangedKey> changes = changed_results(folder(stage.name), resolved(stage));
+    const fs::path kept = kept_in(stage);
+    std::vector<ChangedKey> changes = changed_results(kept, resolved(stage));
     for (ChangedKey& key : changes) {
       if (key.path == "teacher")
         key.path = concat("the content of ", config_.teacher.pretrained.path, " in ", dtype_word(dtype_));
     }
-    require_unchanged(folder(stage.name), changes, Changes::refuse);
+    require_unchanged(kept, changes, options_.changes);
+    if (changes.empty() || !index_.finished(stage.name)) return;
+    log_warning(concat(place(stage), ": is finished and stays as it was made: ", changes_text(changes)));
   }
 
   void check_disk() {
@@ -173,7 +185,7 @@ class RecipeRun {
                     stage.head.distills() ? stage.head.divergence_name() : "next-token loss",
                     stage.lora ? ", by low-rank adapters" : "", ", ", length_words(stage.training)));
     fs::create_directories(folder(stage.name));
-    keep_resolved_config(folder(stage.name), resolved(stage), fs::exists(folder(stage.name) / "config.yaml"));
+    if (!fs::exists(folder(stage.name) / "config.yaml")) keep_resolved_config(folder(stage.name), resolved(stage), false);
     entry["status"] = "running";
     if (!stage.restore.empty()) entry["restored"] = stage.restore;
     index_.write();
@@ -208,6 +220,7 @@ class RecipeRun {
     index_.write();
     const LoopResult result = run_training(train_config(stage, stage.training, "run"), models, run_options(stage, position));
     account(result);
+    keep_resolved_config(folder(stage.name), resolved(stage), false);
     if (stage.lora) entry["adapted"] = stage.lora->exported;
     export_stage(stage, models);
 
@@ -258,7 +271,11 @@ class RecipeRun {
   }
 
   RunOptions run_options(const StageConfig& stage, std::shared_ptr<const Json> position) const {
-    return {.place = place(stage), .versions = options_.versions, .position = std::move(position), .resolved = resolved(stage)};
+    return {.place = place(stage),
+            .versions = options_.versions,
+            .position = std::move(position),
+            .resolved = resolved(stage),
+            .changes = options_.changes};
   }
 
   LoopResult match(const StageConfig& stage, RunModels& models, const std::vector<std::int64_t>& layers,
@@ -293,6 +310,10 @@ class RecipeRun {
               "expected ", wanted, " to choose from");
       return chosen;
     };
+    // What a stage has chosen stays, even if it would choose otherwise now.
+    if (options_.changes == Changes::accept && entry.contains("converted") && std::ssize(entry["converted"]) == count) {
+      return entry["converted"];
+    }
     entry["method"] = stage.choose.method;
     if (stage.choose.method == "list") return first_open(stage.choose.layers, count);
 

@@ -92,10 +92,12 @@ std::map<std::string, ModelConfig> stage_configs(const RecipeConfig& recipe, con
 struct RecipeOptions {
   std::string place;  // "recipes/quickstart.yaml", starts errors
   std::map<std::string, std::string> versions;
+  Changes changes = Changes::refuse;  // since the recipe was left
 };
 
-// Runs what is not finished. It can be stopped anywhere and continues from there; a finished stage whose configuration has
-// changed is a UserError that names the key. Throws Interrupted when a signal came.
+// Runs what is not finished. It can be stopped anywhere and continues from there; a stage whose configuration has changed since
+// is a UserError that names the key, unless changes are accepted: then a finished one stays as it is, with a warning, and one
+// that was begun keeps the layers that it has chosen and goes on from its last checkpoint. Throws Interrupted when a signal came.
 void run_recipe(const RecipeConfig& config, const RecipeOptions& options);
 
 }  // namespace molt

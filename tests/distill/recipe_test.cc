@@ -52,7 +52,9 @@ class Recipe : public Folder {
     parse_config(toy, "toy.yaml", set, [&](ConfigVisitor& v) { config.visit(v); });
     return config;
   }
-  void run(const RecipeConfig& config) { run_recipe(config, {"toy.yaml", {{"molt", "test"}}}); }
+  void run(const RecipeConfig& config, Changes changes = Changes::refuse) {
+    run_recipe(config, {"toy.yaml", {{"molt", "test"}}, changes});
+  }
   Json index(const std::string& output) { return read_json(folder / output / "recipe.json"); }
   // What a recipe leaves that does not depend on the clock.
   Json results(const std::string& output) {
@@ -181,6 +183,47 @@ TEST_F(Recipe, AFinishedStageIsNotDoneAgainAndMustNotChange) {
   const std::string other = error_of([&] { run(config("a")); });
   EXPECT_NE(other.find(concat("the content of ", (folder / "teacher").string(), " in float32 (here ")), std::string::npos)
       << other;
+}
+
+// The stage under way goes on with the new settings from its last checkpoint; the one that is finished stays.
+TEST_F(Recipe, AcceptedChangesActOnWhatIsNotFinished) {
+  RecipeConfig whole = config("a");
+  whole.stages.resize(2);
+  run(whole);
+  Json index = this->index("a");
+  index["stages"][1]["status"] = "running";
+  write_json(folder / "a/recipe.json", index);
+  RecipeConfig longer = config("a", {"training.steps=6", "stages[1].choose.steps=3"});
+  longer.stages.resize(2);
+  const std::string error = error_of([&] { run(longer, Changes::offer); });
+  EXPECT_NE(error.find("--accept-changes"), std::string::npos) << error;
+  const auto first = fs::last_write_time(folder / "a/one/export/model.safetensors");
+
+  testing::internal::CaptureStderr();
+  run(longer, Changes::accept);
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_NE(said.find("toy.yaml: stage one: is finished and stays as it was made: stage.training.steps (here \"4\", now \"6\")"),
+            std::string::npos)
+      << said;
+  EXPECT_EQ(fs::last_write_time(folder / "a/one/export/model.safetensors"), first);
+  EXPECT_TRUE(fs::exists(folder / "a/two/run/checkpoints/00000006"));
+  EXPECT_EQ(this->index("a")["stages"][1]["converted"], index["stages"][1]["converted"]);
+  EXPECT_NE(read_file(folder / "a/two/config.yaml").find("steps: 6"), std::string::npos);
+  EXPECT_EQ(read_file(folder / "a/one/config.yaml").find("steps: 6"), std::string::npos);
+}
+
+TEST_F(Recipe, AnAcceptedChangeThatTheCheckpointDoesNotFitLeavesItWhereItIs) {
+  RecipeConfig only = config("a");
+  only.stages.resize(1);
+  run(only);
+  Json index = this->index("a");
+  index["stages"][0]["status"] = "running";
+  write_json(folder / "a/recipe.json", index);
+  RecipeConfig other = config("a", {"stages[0].convert.state_size=4"});
+  other.stages.resize(1);
+  EXPECT_NE(error_of([&] { run(other, Changes::accept); }), "");
+  run(only);
+  EXPECT_EQ(this->index("a")["stages"][0]["status"], "finished");
 }
 
 TEST_F(Recipe, MistakesAreNamed) {
