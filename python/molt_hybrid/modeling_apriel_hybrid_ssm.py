@@ -265,3 +265,9 @@ class AprielHybridSSMForCausalLM(AprielHybridSSMPreTrainedModel, GenerationMixin
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **num_items)
         return CausalLMOutputWithPast(loss=loss, logits=logits, hidden_states=output.hidden_states, **{CACHE: getattr(output, CACHE)})
+
+    def generate(self, inputs=None, generation_config=None, **kwargs):
+        if getattr(generation_config, "is_assistant", False):
+            raise ValueError(f"{type(self).__name__} cannot be another model's assistant: tokens of its draft that are not accepted "
+                             "would have to be taken back, and the state of a Mamba layer cannot be")
+        return super().generate(inputs, generation_config=generation_config, **kwargs)

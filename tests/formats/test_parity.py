@@ -246,6 +246,9 @@ def test_the_modelling_file_refuses_assisted_generation(hybrid):
     tokens = torch.tensor([[1, 2, 3, 1, 2, 3, 1, 2]])
     with pytest.raises(ValueError, match="stateful"):
         hybrid.generate(tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=4, prompt_lookup_num_tokens=2, pad_token_id=0)
+    helped = transformers.MistralForCausalLM(transformers.MistralConfig(**SIZES))
+    with pytest.raises(ValueError, match="AprielHybridSSMForCausalLM cannot be another model's assistant"):
+        helped.generate(tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=4, assistant_model=hybrid, pad_token_id=0)
 
 
 @pytest.mark.parametrize("name", HYBRIDS)
