@@ -20,9 +20,21 @@ struct Options {
   ComputeOptions compute;
 };
 
-int run(const Options& options) {
+void check(const Options& options) {
   require(options.input.empty() != options.data.empty(), "--input: expected exactly one of --input and --data");
-  require(options.data.empty() == (options.top_k == 0), "--top-k: expected beside --data, and --data beside it");
+  require(options.data.empty() || options.top_k > 0,
+          "--data: expected --top-k N beside it, how many logits of a token to keep; all of them are written for --input alone");
+  if (!options.data.empty()) return;
+  require(options.top_k == 0,
+          "--top-k: found --input, expected --data: what is distilled from lies by the samples of a data set, which molt prepare "
+          "makes of a file (molt compare --top-k says of a file what so many logits leave out)");
+  const WriteLogitsOptions defaults;
+  require(options.top.temperature == defaults.temperature, "--temperature: found --input, expected --data and --top-k");
+  require(options.top.batch_tokens == defaults.batch_tokens, "--batch-tokens: found --input, expected --data and --top-k");
+}
+
+int run(const Options& options) {
+  check(options);
   catch_interrupts();
   const fs::path folder = resolve_model_folder(options.model);
   const auto model = load_model(folder, {options.compute.device(), options.compute.dtype()});
