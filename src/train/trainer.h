@@ -89,6 +89,7 @@ class Trainer {
   double peak_flops_ = 0;     // of the device; 0: not known
   fs::path checkpoint_;
   std::int64_t saved_step_ = 0;  // of checkpoint_
+  double stalled_ = 0;           // seconds in which no step was taken because of the checkpoint under way
 };
 
 }  // namespace molt::train_loop

@@ -2,6 +2,7 @@
 #include <ATen/Parallel.h>
 #include <torch/headeronly/version.h>
 
+#include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -169,10 +170,15 @@ Checkpoint Trainer::checkpoint_now() const {
   return checkpoint;
 }
 
+double seconds_since(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
 // From a copy on the host, which steps do not touch; or at once from the state itself.
 void Trainer::save() {
   const c10::NoGradGuard no_grad;
   note_checkpoint(/*wait=*/true);
+  const auto begin = std::chrono::steady_clock::now();
   Checkpoint checkpoint = checkpoint_now();
   if (config_.save_in_background) {
     for (Parameter& tensor : checkpoint.tensors) tensor.value = tensor.value.to(at::kCPU, false, /*copy=*/true);
@@ -186,15 +192,19 @@ void Trainer::save() {
     if (model) export_model(*model, folder / "export");
     if (average) export_model(*average, folder / "average");
   });
+  stalled_ = seconds_since(begin);
   if (!config_.save_in_background) note_checkpoint(true);
 }
 
 void Trainer::note_checkpoint(bool wait) {
+  const auto begin = std::chrono::steady_clock::now();
   const std::optional<WrittenCheckpoint> written = writer_.finished(wait);
   if (!written) return;
+  stalled_ += seconds_since(begin);
   checkpoint_ = written->folder;
   saved_step_ = written->step;
-  log_->event("checkpoint", {{"step", written->step}, {"loss", written->loss}, {"path", checkpoint_.string()}});
+  log_->event("checkpoint",
+              {{"step", written->step}, {"loss", written->loss}, {"path", checkpoint_.string()}, {"stalled", stalled_}});
 }
 
 std::map<std::string, std::string> Trainer::versions() const {

@@ -227,6 +227,35 @@ TEST_F(Loop, ACheckpointWrittenInTheBackgroundIsThatOfItsStep) {
   EXPECT_EQ(list_checkpoints(folder / "behind").size(), 6u);
 }
 
+TEST_F(Loop, ACheckpointSaysForHowLongStepsStoodStill) {
+  constexpr double writes = 0.3;  // seconds, at least
+  const auto stalled = [&](bool in_background) {
+    LoopConfig config = test::short_loop();
+    config.checkpoint_every = 12;
+    config.save_in_background = in_background;
+    TinyRun run(folder / (in_background ? "behind" : "at_once"), config);
+    const auto quick = run.parts.export_model;
+    run.parts.export_model = [&](Model& model, const fs::path& target) {
+      std::this_thread::sleep_for(std::chrono::duration<double>(writes));
+      quick(model, target);
+    };
+    int batches = 0;
+    run.source.before_next = [&] {
+      if (++batches != 30) return;  // in step 15: wait here, so that the next checkpoint need not
+      while (!fs::exists(run.parts.run / "checkpoints/00000012")) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    };
+    run.train();
+    for (const Json& event : lines_of(run.parts.run / "events.jsonl")) {
+      if (event["event"] == "checkpoint") return event["stalled"].get<double>();
+    }
+    return -1.0;
+  };
+  EXPECT_GE(stalled(false), writes);
+  const double behind = stalled(true);
+  EXPECT_GT(behind, 0);
+  EXPECT_LT(behind, writes);
+}
+
 TEST_F(Loop, TheAverageFollowsTheWeights) {
   LoopConfig config = test::short_loop();
   config.steps = 3;
