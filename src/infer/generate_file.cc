@@ -122,7 +122,7 @@ Survey survey(const Model& model, const Tokenizer& tokenizer, const GenerateFile
   Survey result;
   LineReader input(options.input);
   std::optional<LineReader> output;
-  if (fs::exists(options.output)) output.emplace(options.output);
+  if (fs::is_regular_file(options.output)) output.emplace(options.output);  // a pipe or a device tells of no earlier run
   Line line, earlier;
   while (read(input, line)) {
     TextRequest request = request_of(line, options, messages, result.lines++);

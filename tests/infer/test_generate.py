@@ -115,6 +115,15 @@ def test_an_interrupted_file_is_continued(tmp_path):
     assert [json.loads(line)["number"] for line in after.splitlines()] == list(range(200))
 
 
+def test_a_device_and_a_pipe_are_written_only(tmp_path):
+    """What stands in them is no earlier run, and reading it would never end."""
+    save_model(tmp_path / "model", "llama")
+    (tmp_path / "in.jsonl").write_text('{"tokens": [1]}\n')
+    arguments = ["generate", tmp_path / "model", "--input", tmp_path / "in.jsonl", "--max-tokens", 2, "--output"]
+    assert "/dev/full: cannot write: No space left on device" in molt(*arguments, "/dev/full", code=2).stderr
+    assert json.loads(molt(*arguments, "/dev/stdout").stdout)["tokens"] == [1]
+
+
 def test_mistakes_are_one_line(tmp_path):
     save_model(tmp_path / "model", "llama")
     (tmp_path / "in.jsonl").write_text('{"tokens": [1]}\n{"txt": 1}\n')
