@@ -151,7 +151,11 @@ int run_program(int argc, char** argv, const std::vector<Command>& commands) {
     sub->callback([&chosen, run] { chosen = run; });
   }
 
-  if (argc > 1 && argv[1][0] != '-') {
+  if (argc <= 1) {
+    std::cerr << app.help();
+    return kUserMistake;
+  }
+  if (argv[1][0] != '-') {
     std::vector<std::string> names;
     for (const auto& command : commands) names.push_back(command.name);
     if (std::find(names.begin(), names.end(), argv[1]) == names.end()) {

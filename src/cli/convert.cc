@@ -8,6 +8,14 @@
 
 namespace molt {
 
+namespace convert_command_parts {
+
+std::string layers_are(const std::vector<std::int64_t>& layers) {
+  return concat(layers.size(), layers.size() == 1 ? " layer is" : " layers are");
+}
+
+}  // namespace convert_command_parts
+
 Command convert_command() {
   return {"convert", "Replace attention layers by Mamba layers, restore them, or merge adapters",
           [](Arguments& arguments) -> std::function<int()> {
@@ -53,10 +61,10 @@ Command convert_command() {
               convert_folder(conversion);
               if (merges) log_info(concat(options->output, ": the adapters are merged into whole weights"));
               if (!options->restore.empty()) {
-                log_info(concat(options->output, ": ", options->restore.size(), " layers are attention again"));
+                log_info(concat(options->output, ": ", convert_command_parts::layers_are(options->restore), " attention again"));
               }
               if (!options->layers.empty()) {
-                log_info(concat(options->output, ": ", options->layers.size(), " layers are ", options->mixer));
+                log_info(concat(options->output, ": ", convert_command_parts::layers_are(options->layers), " ", options->mixer));
               }
               return 0;
             };

@@ -114,18 +114,22 @@ void warn_of_equal_samples(const Options& options) {
 
 int run(Options& options) {
   if (options.given_max_tokens) options.request.max_tokens = *options.given_max_tokens;
+  require(options.request.max_tokens >= 1, "--max-tokens: found ", options.request.max_tokens, ", expected at least 1");
+  require(options.samples >= 1, "--n: found ", options.samples, ", expected at least 1");
+  require(options.batch >= 1, "--batch: found ", options.batch, ", expected at least 1");
   if (!options.check.empty()) {
     warn_of_equal_samples(options);
     make_traces(options);
     return 0;
   }
-  require(options.set.empty() && options.task.limit == 0, "molt generate: found --set or --limit, expected --check with them");
+  require(options.set.empty() && options.task.limit == 0 && options.task.form == TaskConfig().form,
+          "molt generate: found --set, --limit or --form, expected --check with them (molt chat, and \"messages\" in --input, "
+          "use the "
+          "chat template)");
   const bool from_file = !options.input.empty();
   require(from_file != !options.prompt.empty(), "molt generate: expected either --prompt TEXT or --input FILE");
   require(!from_file || !options.output.empty(), "molt generate --input: expected --output FILE as well");
   require(from_file || options.output.empty(), "molt generate --output: expected --input FILE as well");
-  require(options.samples >= 1, "--n: found ", options.samples, ", expected at least 1");
-  require(options.batch >= 1, "--batch: found ", options.batch, ", expected at least 1");
   options.request.sampling.seed = static_cast<std::uint64_t>(options.seed);
   check_sampling(options.request.sampling, "molt generate: ");
   warn_of_equal_samples(options);

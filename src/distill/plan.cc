@@ -239,11 +239,12 @@ std::string plan_text(const RecipePlan& plan, const Machine& machine) {
                       human_bytes(m.total()), human_bytes(stage.disk), m.total() <= machine.bytes ? "fits" : "does not fit"});
     if (samples) memory.back().insert(memory.back().end() - 3, human_bytes(m.sampling));
   }
-  return concat("teacher: ", human_count(plan.teacher_parameters), " parameters (", fixed_text(plan.teacher_parameters / 1e9, 3),
-                " B)\n\nWork: tokens, and FLOPs at ", plan.context, " tokens of context\n", text_table(work), "in all ",
+  return concat("teacher: ", human_count(plan.teacher_parameters), " parameters",
+                plan.teacher_parameters < 1e9 ? "" : concat(" (", fixed_text(plan.teacher_parameters / 1e9, 3), " B)"),
+                "\n\nWork: tokens, and FLOPs at ", plan.context, " tokens of context\n", text_table(work), "in all ",
                 human_count(tokens), " tokens, ", scientific(flops), " FLOPs",
                 measured ? concat(", about ", human_time(seconds), " by a short trial, evaluations not counted") : "",
-                "\n\nMemory while training in ", c10::toString(plan.dtype), " (activations are an estimate), against ",
+                "\n\nMemory while training in ", dtype_word(plan.dtype), " (activations are an estimate), against ",
                 human_bytes(machine.bytes), " of ", machine.memory, "\n", text_table(memory), "in all ", human_bytes(disk),
                 " of disk for checkpoints and exports",
                 machine.free_disk > 0 ? concat(", ", human_bytes(machine.free_disk), " are free") : "", "\n");

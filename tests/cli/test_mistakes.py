@@ -38,6 +38,8 @@ def folder(tmp_path_factory):
 
 MISTAKES = [
     ("generat", 'did you mean "generate"?'),
+    ("generate TEACHER --prompt a --max-tokens 0", "--max-tokens: found 0, expected at least 1"),
+    ("generate TEACHER --prompt a --form chat", "found --set, --limit or --form, expected --check with them"),
     ("generate absent --prompt a", "absent: no such folder"),
     ("generate truncated --prompt a", "truncated/model.safetensors: "),
     ("generate no-json --prompt a", "no-json/config.json:1:16: no valid JSON: "),

@@ -69,6 +69,7 @@ TEST_F(PublishedRecipe, TheTableSaysWhatFits) {
   const RecipePlan plan = plan_recipe(recipe, teacher, "apriel");
   const std::string small = plan_text(plan, {"RAM", 24e9}), large = plan_text(plan, {"GPU", 1e12});
   EXPECT_NE(small.find("(14.974 B)"), std::string::npos) << small;
+  EXPECT_NE(small.find("in bfloat16 "), std::string::npos) << small;
   EXPECT_NE(small.find("does not fit"), std::string::npos) << small;
   EXPECT_EQ(large.find("does not fit"), std::string::npos) << large;
   EXPECT_NE(large.find("fits"), std::string::npos) << large;
