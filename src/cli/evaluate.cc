@@ -67,7 +67,7 @@ OrderedJson score_model(const Options& options, const std::string& name, const T
   const auto tokenizer = Tokenizer::load(tokenizer_folder(folder));
   EvaluateOptions evaluation;
   evaluation.batch = options.batch;
-  evaluation.identity = fs::absolute(folder).lexically_normal().string();
+  set_model(evaluation, folder);
   evaluation.output = fs::path(options.output) / folder_name(name) / options.task.name;
   evaluation.template_folder = tokenizer_folder(folder);
   if (!task) {

@@ -88,11 +88,9 @@ void make_traces(Options& options) {
   const fs::path folder = resolve_model_folder(options.model), texts = tokenizer_folder(folder);
   const auto model = load_model(folder, {options.compute.device(), options.compute.dtype()});
   const fs::path samples = options.output + ".samples";
-  const TaskScore score = evaluate(*model, Tokenizer::load(texts), *task,
-                                   {.batch = options.batch,
-                                    .output = samples,
-                                    .identity = fs::absolute(folder).lexically_normal().string(),
-                                    .template_folder = texts});
+  EvaluateOptions evaluation{.batch = options.batch, .output = samples, .template_folder = texts};
+  set_model(evaluation, folder);
+  const TaskScore score = evaluate(*model, Tokenizer::load(texts), *task, evaluation);
   const TraceCounts counts = write_traces(*task, samples / "samples.jsonl", options.output);
   const double rate = counts.samples ? static_cast<double>(score.correct) / static_cast<double>(counts.samples) : 0;
   if (options.json) {

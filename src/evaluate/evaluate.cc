@@ -13,6 +13,7 @@
 #include "evaluate/answer/answer.h"
 #include "evaluate/perplexity.h"
 #include "evaluate/sample_file.h"
+#include "formats/folder_fingerprint.h"
 #include "infer/text_generation.h"
 #include "ops/linear_loss/linear_loss.h"
 #include "text/chat_template.h"
@@ -136,9 +137,14 @@ std::vector<double> continuation_log_probabilities(const Model& model, const std
   return found;
 }
 
+void set_model(EvaluateOptions& options, const fs::path& folder) {
+  options.identity = (fs::absolute(folder) / "").lexically_normal().parent_path().string();  // "a/b/" is "a/b"
+  options.weights = folder_fingerprint(folder);
+}
+
 TaskScore evaluate(const Model& model, std::shared_ptr<const Tokenizer> tokenizer, const Task& task,
                    const EvaluateOptions& options) {
-  SampleFile samples(task, options.output, options.identity);
+  SampleFile samples(task, options.output, options.identity, options.weights);
   std::vector<evaluation::Wanted> generated, chosen;
   for (const TaskItem& item : task.items()) {
     for (std::int64_t sample = 0; sample < samples.wanted(item); ++sample)
@@ -156,7 +162,8 @@ PerplexityOptions perplexity_options(const TaskConfig& config, const EvaluateOpt
           .stride = config.stride,
           .limit = config.limit,
           .output = options.output,
-          .identity = options.identity};
+          .identity = options.identity,
+          .weights = options.weights};
 }
 
 OrderedJson evaluate_task(const Model& model, std::shared_ptr<const Tokenizer> tokenizer, const TaskConfig& config,

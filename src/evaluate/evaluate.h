@@ -20,8 +20,12 @@ struct EvaluateOptions {
   std::int64_t batch = 32;        // sequences generated together
   fs::path output = {};           // folder for samples.jsonl and score.json; empty: nothing is kept
   std::string identity = {};      // what is evaluated; results of something else in the folder are a UserError
+  std::string weights = {};       // as much; empty: `identity` says it all
   fs::path template_folder = {};  // has the chat template that the chat form needs
 };
+
+// Says in the options that the model in a folder is evaluated: where it lies, and its fingerprint (folder_fingerprint.h).
+void set_model(EvaluateOptions& options, const fs::path& folder);
 
 // Generation and the task's check, the task's `samples` of each item; or the likeliest choice. Samples are written as they end,
 // each {"id", "prompt", "expected", "completion", "extracted", "correct", …}; an interrupted evaluation continues after them, and

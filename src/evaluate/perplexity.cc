@@ -164,13 +164,10 @@ Perplexity measure_perplexity(const Model& model, const Tokenizer& tokenizer, co
   }
   require(!windows.empty(), file.string(), ": found no text of two tokens or more");
   if (!options.output.empty()) {
-    keep_identity(options.output, {{"task", "perplexity"},
-                                   {"model", options.identity},
-                                   {"data", file.string()},
-                                   {"texts", result.texts},
-                                   {"bytes", result.bytes},
-                                   {"window", window},
-                                   {"stride", stride}});
+    Json about = {{"task", "perplexity"},  {"model", options.identity}, {"data", file.string()}, {"texts", result.texts},
+                  {"bytes", result.bytes}, {"window", window},          {"stride", stride}};
+    if (!options.weights.empty()) about["weights"] = options.weights;
+    keep_identity(options.output, about);
   }
   const std::vector<perplexities::Figures> figures =
       perplexities::measure(model, perplexities::packs_of(std::move(windows)), options);

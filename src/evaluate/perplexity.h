@@ -15,6 +15,7 @@ struct PerplexityOptions {
   std::int64_t limit = 0;     // texts at most; 0: all
   fs::path output = {};       // folder for windows.jsonl and score.json; empty: nothing is kept
   std::string identity = {};  // what is measured; results of something else in the folder are a UserError
+  std::string weights = {};   // as much; empty: `identity` says it all
 };
 
 struct Perplexity {

@@ -32,10 +32,10 @@ void keep_identity(const fs::path& folder, const Json& identity) {
   fs::create_directories(folder);
   if (!fs::exists(path)) return write_json(path, identity);
   require(read_json(path) == identity, path.string(),
-          ": the folder holds results of another model or task, or of other settings; choose another --output");
+          ": the folder holds results of another model or task, or of other weights or settings; choose another --output");
 }
 
-SampleFile::SampleFile(const Task& task, const fs::path& folder, const std::string& identity)
+SampleFile::SampleFile(const Task& task, const fs::path& folder, const std::string& identity, const std::string& weights)
     : task_(task), progress_("evaluate " + task.name(), sample_file_detail::total(task), "answers") {
   using namespace sample_file_detail;
   for (const TaskItem& item : task.items()) {
@@ -43,8 +43,9 @@ SampleFile::SampleFile(const Task& task, const fs::path& folder, const std::stri
     require(fresh, "task ", task.name(), ": found the id \"", item.id, "\" twice, expected one of each");
   }
   if (!folder.empty()) {
-    keep_identity(folder,
-                  {{"task", task.name()}, {"model", identity}, {"items", task.items().size()}, {"settings", settings(task)}});
+    Json about = {{"task", task.name()}, {"model", identity}, {"items", task.items().size()}, {"settings", settings(task)}};
+    if (!weights.empty()) about["weights"] = weights;
+    keep_identity(folder, about);
     const fs::path path = folder / "samples.jsonl";
     writer_ = std::make_unique<LineWriter>(path);
     read(path);

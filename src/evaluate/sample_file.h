@@ -20,8 +20,8 @@ void keep_identity(const fs::path& folder, const Json& identity);
 class SampleFile {
  public:
   // Continues folder/samples.jsonl; an empty folder keeps nothing. They must be of the same task and its settings but for
-  // `samples`, the same number of items, and `identity` (keep_identity).
-  SampleFile(const Task& task, const fs::path& folder, const std::string& identity);
+  // `samples`, the same number of items, `identity` and, if it is not empty, `weights` (keep_identity).
+  SampleFile(const Task& task, const fs::path& folder, const std::string& identity, const std::string& weights);
 
   std::int64_t wanted(const TaskItem& item) const;  // samples of the item
   bool has(const TaskItem& item, std::int64_t sample) const;

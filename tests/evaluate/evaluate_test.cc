@@ -221,6 +221,30 @@ TEST_F(EvaluateTest, PerplexityGoesOnAfterTheLastPack) {
             std::string::npos);
 }
 
+TEST_F(EvaluateTest, OtherWeightsInTheSameFolderAreNoticed) {
+  export_model(*model_, folder_ / "model", {.like = fs::path(MOLT_SOURCE) / "models/tiny-teacher"});
+  write_file(folder_ / "a.txt", "jan has 3 apples . how many apples does jan have ?");
+  TaskConfig problems, text;
+  problems.limit = 1;
+  text.name = "perplexity";
+  text.data = (folder_ / "a.txt").string();
+  const auto score = [&](const TaskConfig& task, const fs::path& model) {
+    EvaluateOptions options{.output = folder_ / task.name};
+    set_model(options, model);
+    return error_of([&] { evaluate_task(*load_model(model), tokenizer_, task, options); });
+  };
+  for (const TaskConfig& task : {problems, text}) {
+    EXPECT_EQ(score(task, folder_ / "model"), "");
+    EXPECT_EQ(score(task, folder_ / "model/"), "");
+  }
+  Model other(model_->config());
+  other.initialise({1, 0.1}, at::kCPU, at::kFloat);
+  export_model(other, folder_ / "model", {.like = folder_ / "model"});
+  for (const TaskConfig& task : {problems, text}) {
+    EXPECT_NE(score(task, folder_ / "model").find("of other weights or settings"), std::string::npos);
+  }
+}
+
 TEST_F(EvaluateTest, PerplexityIsATaskOfConfigurations) {
   write_file(folder_ / "a.txt", "jan has 3 apples . how many apples does jan have ?");
   TaskConfig config;
