@@ -35,6 +35,11 @@ std::int64_t mean_context(const Sequences& sequences) {
   return std::max<std::int64_t>(1, std::llround(pairs / static_cast<double>(std::max<std::int64_t>(sequences.tokens(), 1))));
 }
 
+// Without the sign that a figure which is not a number may have, which would be shown.
+double plain(double figure) {
+  return std::isnan(figure) ? std::numeric_limits<double>::quiet_NaN() : figure;
+}
+
 LoopResult Trainer::run() {
   start();
   // A run stopped between a checkpoint and its evaluation owes it.
@@ -130,7 +135,7 @@ void Trainer::collect() {
     const double loss = value[0], gradient_norm = value[1], limit = value[2];
     value += 3;
     const bool finite = std::isfinite(loss) && std::isfinite(gradient_norm), good = finite && gradient_norm <= limit;
-    if (!good) refuse(step, {finite ? "spike" : "nonfinite", loss / step.weight, gradient_norm, limit});
+    if (!good) refuse(step, {finite ? "spike" : "nonfinite", plain(loss / step.weight), plain(gradient_norm), limit});
     interval_.steps += 1;
     interval_.tokens += step.tokens;
     interval_.flops += step.flops;
