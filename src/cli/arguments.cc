@@ -2,6 +2,8 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cerrno>
+#include <cstdlib>
 #include <iostream>
 #include <sstream>
 
@@ -66,6 +68,13 @@ class Formatter : public CLI::Formatter {
   }
 };
 
+// CLI11 takes the nearest number for one that does not fit.
+std::string check_range(const std::string& given) {
+  errno = 0;
+  std::strtoll(given.c_str(), nullptr, 0);
+  return errno == ERANGE ? concat("found \"", given, "\", expected a number that fits into 64 bits") : "";
+}
+
 template <class T>
 CLI::Option* add(CLI::App& app, const std::string& name, T& value, const std::string& meaning, const char* type, bool required) {
   auto* option = app.add_option(name, value, meaning)->type_name(type)->required(required);
@@ -85,19 +94,19 @@ void Arguments::option(const std::string& name, std::string& value, const std::s
   add(app_, name, value, meaning, "TEXT", required);
 }
 void Arguments::option(const std::string& name, std::int64_t& value, const std::string& meaning, bool required) {
-  add(app_, name, value, meaning, "N", required);
+  add(app_, name, value, meaning, "N", required)->check(check_range);
 }
 void Arguments::option(const std::string& name, double& value, const std::string& meaning) {
   add(app_, name, value, meaning, "X", false);
 }
 void Arguments::option(const std::string& name, std::optional<std::int64_t>& value, const std::string& meaning) {
-  app_.add_option(name, value, meaning)->type_name("N");
+  app_.add_option(name, value, meaning)->type_name("N")->check(check_range);
 }
 void Arguments::option(const std::string& name, std::vector<std::string>& values, const std::string& meaning) {
   app_.add_option(name, values, meaning)->type_name("TEXT")->take_all();
 }
 void Arguments::option(const std::string& name, std::vector<std::int64_t>& values, const std::string& meaning) {
-  app_.add_option(name, values, meaning)->type_name("N,…")->delimiter(',')->capture_default_str();
+  app_.add_option(name, values, meaning)->type_name("N,…")->delimiter(',')->capture_default_str()->check(check_range);
 }
 void Arguments::choice(const std::string& name, std::string& value, const std::vector<std::string>& words,
                        const std::string& meaning, bool required) {

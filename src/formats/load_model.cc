@@ -45,6 +45,8 @@ fs::path resolve_model_folder(const fs::path& model) {
   for (const fs::path& folder : {model, model / "export", load_model_detail::newest_export(model / "checkpoints")}) {
     if (!folder.empty() && load_model_detail::holds_model(folder)) return folder;
   }
+  require(!fs::exists(model / "recipe.json"), model.string(),
+          ": found the results of a recipe, expected one of its stages, a folder in this one");
   fail(model.string(),
        ": found no config.json and no adapter_config.json, expected a Hugging Face folder, a checkpoint or a run");
 }

@@ -26,6 +26,8 @@ def folder(tmp_path_factory):
     config = json.loads((TEACHER / "config.json").read_text())
     del config["num_hidden_layers"]
     (folder / "no-layers/config.json").write_text(json.dumps(config))
+    (folder / "recipe-results").mkdir()
+    (folder / "recipe-results/recipe.json").write_text("{}")
     (folder / "empty.jsonl").write_text("")
     (folder / "no-field.jsonl").write_text('{"words": "a"}\n')
     (folder / "data.jsonl").write_text('{"text": "a b c"}\n')
@@ -39,6 +41,8 @@ def folder(tmp_path_factory):
 MISTAKES = [
     ("generat", 'did you mean "generate"?'),
     ("generate TEACHER --prompt a --max-tokens 0", "--max-tokens: found 0, expected at least 1"),
+    ("generate TEACHER --prompt a --seed 99999999999999999999", '--seed: found "99999999999999999999", expected a number that fits'),
+    ("generate recipe-results --prompt a", "recipe-results: found the results of a recipe, expected one of its stages"),
     ("generate TEACHER --prompt a --form chat", "found --set, --limit or --form, expected --check with them"),
     ("generate absent --prompt a", "absent: no such folder"),
     ("generate truncated --prompt a", "truncated/model.safetensors: "),
