@@ -25,23 +25,50 @@ struct Options {
   ComputeOptions compute;
 };
 
-RankConfig configuration(const Options& options) {
-  std::vector<std::string> set = {"method=" + options.method};
-  if (!options.data.empty()) set.push_back(options.data == "synthetic" ? "data.synthetic={}" : "data.path=" + options.data);
-  if (options.method == "loo") set.push_back("scope=" + options.scope);
-  if (!options.task.empty()) set.insert(set.end(), {"metric=task", "task.name=" + options.task});
-  const auto add = [&](const char* key, const std::optional<std::int64_t>& value) {
-    if (value) set.push_back(concat(key, "=", *value));
+// An option that stands for settings, and one of them.
+using Given = std::pair<const char*, std::string>;
+
+std::vector<Given> given_settings(const Options& options) {
+  std::vector<Given> given;
+  if (!options.data.empty()) {
+    given.emplace_back("--data", options.data == "synthetic" ? "data.synthetic={}" : "data.path=" + options.data);
+  }
+  if (options.scope != Options().scope || options.method == "loo") given.emplace_back("--scope", "scope=" + options.scope);
+  if (!options.task.empty()) {
+    given.emplace_back("--task", "metric=task");
+    given.emplace_back("--task", "task.name=" + options.task);
+  }
+  const auto add = [&](const char* option, const char* key, const std::optional<std::int64_t>& value) {
+    if (value) given.emplace_back(option, concat(key, "=", *value));
   };
-  add("steps", options.steps);
-  add("student_steps", options.student_steps);
-  add("held_out_tokens", options.held_out_tokens);
-  add("seed", options.seed);
-  add("count", options.count);
-  if (options.greedy) set.emplace_back("greedy=true");
+  add("--steps", "steps", options.steps);
+  add("--student-steps", "student_steps", options.student_steps);
+  add("--held-out-tokens", "held_out_tokens", options.held_out_tokens);
+  add("--seed", "seed", options.seed);
+  add("--count", "count", options.count);
+  if (options.greedy) given.emplace_back("--greedy", "greedy=true");
+  return given;
+}
+
+RankConfig configuration(const Options& options) {
+  const std::vector<Given> given = given_settings(options);
+  std::vector<std::string> set = {"method=" + options.method};
+  for (const auto& [option, setting] : given) set.push_back(setting);
   set.insert(set.end(), options.set.begin(), options.set.end());
   RankConfig config;
-  parse_config("", "molt rank", set, [&](ConfigVisitor& v) { config.visit(v); });
+  try {
+    parse_config("", "molt rank", set, [&](ConfigVisitor& v) { config.visit(v); });
+  } catch (const UserError& error) {
+    const std::string text = error.what(), unknown = ": unknown key";
+    for (const auto& [option, setting] : given) {
+      const std::size_t end = text.find(unknown);
+      if (end == std::string::npos || !text.starts_with(concat("--set ", setting, ": "))) continue;
+      fail(option, ": no setting of --method ", options.method, text.substr(end + unknown.size()));
+    }
+    throw;
+  }
+  require(options.teacher.empty() || config.distils(), "--teacher: no setting of --method ", options.method,
+          ", which distils nothing");
   if (!options.layers.empty()) config.layers = options.layers;
   return config;
 }
