@@ -41,7 +41,8 @@ at::Tensor Block::finish(const at::Tensor& mixer_output, const at::Tensor& hidde
 }
 
 at::Tensor Block::mlp_alone(const at::Tensor& hidden) const {
-  return feed_forward(ops::rms_norm(hidden, mlp_norm, norm_epsilon_), hidden);
+  const auto [normed, residual] = ops::branch_rms_norm(hidden, mlp_norm, norm_epsilon_);
+  return feed_forward(normed, residual);
 }
 
 std::vector<at::Tensor> Block::trained(Recompute part) const {
@@ -81,11 +82,11 @@ at::Tensor Block::forward(const at::Tensor& hidden, const PackedBatch& batch, Re
   if (bypass == Bypass::mixer) {
     output = mlp_alone(hidden);
   } else if (bypass == Bypass::none) {
-    const at::Tensor normed = ops::rms_norm(hidden, mixer_norm, norm_epsilon_);
+    const auto [normed, residual] = ops::branch_rms_norm(hidden, mixer_norm, norm_epsilon_);
     offer(".mixer.input", normed);
     const at::Tensor mixed = mixer().forward(normed, batch);
     offer(".mixer.output", mixed);
-    output = finish(mixed, hidden);
+    output = finish(mixed, residual);
   }
   offer(".output", output);
   return output;

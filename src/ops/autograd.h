@@ -18,7 +18,7 @@ struct Saved {
 
 // Runs forward(saved) without recording and, when gradients are enabled and an input requires one, records one node.
 //   inputs     every tensor a gradient may flow to (undefined ones are allowed)
-//   forward    fills `saved` and returns the outputs (at least one, none of them a view of an input)
+//   forward    fills `saved` and returns the outputs (at least one; an input itself may be one, a view of an input may not)
 //   backward   from what was saved and one gradient an output (undefined: zero), one gradient an input in the order of `inputs`
 //              (undefined: none); needed[i] says whether input i wants its gradient. Runs without recording; double backward is
 //              an error.

@@ -25,6 +25,14 @@ TestTensors residual_reference(const TestTensors& in) {
   return {rms_norm_composite(sum, in[2], kEpsilon), sum};
 }
 
+TestTensors branch(const TestTensors& in) {
+  const NormedSum out = branch_rms_norm(in[0], in[1], kEpsilon);
+  return {out.normed, out.sum};
+}
+TestTensors branch_reference(const TestTensors& in) {
+  return {rms_norm_composite(in[0], in[1], kEpsilon), in[0]};
+}
+
 double tolerance(at::ScalarType dtype) {
   return dtype == at::kDouble ? 1e-12 : dtype == at::kFloat ? 2e-5 : 2e-2;
 }
@@ -35,6 +43,7 @@ void expect_formula(std::int64_t rows, std::int64_t hidden, at::Device device, a
                    w = test_normal({hidden}, 3, dtype);
   expect_same(norm, norm_reference, {x, w}, device, dtype, tolerance(dtype));
   expect_same(residual, residual_reference, {x, r, w}, device, dtype, tolerance(dtype));
+  expect_same(branch, branch_reference, {x, w}, device, dtype, tolerance(dtype));
 }
 
 TEST(RmsNorm, EqualsItsFormula) {
@@ -76,6 +85,7 @@ TEST(RmsNorm, TakesRowsAtAnyAddress) {
 TEST(RmsNorm, GradientsAreThoseOfDifferences) {
   expect_gradients_of_differences(norm, {test_normal({3, 5}, 1), test_normal({5}, 2)});
   expect_gradients_of_differences(residual, {test_normal({3, 5}, 1), test_normal({3, 5}, 2), test_normal({5}, 3)});
+  expect_gradients_of_differences(branch, {test_normal({3, 5}, 1), test_normal({5}, 2)});
 }
 
 TEST(RmsNorm, GradientWhenOneOutputIsUsed) {
@@ -85,6 +95,14 @@ TEST(RmsNorm, GradientWhenOneOutputIsUsed) {
       expect_same([&](const TestTensors& in) -> TestTensors { return {residual(in)[used]}; },
                   [&](const TestTensors& in) -> TestTensors { return {residual_reference(in)[used]}; }, inputs, device,
                   at::kFloat, 1e-5);
+}
+
+// No copy is made of what passes by the branch, and one node gives both gradients.
+TEST(RmsNorm, ABranchPassesItsInputOn) {
+  const at::Tensor x = test_normal({4, 6}, 1).requires_grad_(true), w = test_normal({6}, 2);
+  const NormedSum out = branch_rms_norm(x, w, kEpsilon);
+  EXPECT_TRUE(out.sum.is_alias_of(x));
+  EXPECT_EQ(out.sum.grad_fn(), out.normed.grad_fn());
 }
 
 TEST(RmsNorm, HalfPrecisionIsComputedInSingle) {

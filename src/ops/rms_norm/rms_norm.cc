@@ -151,7 +151,8 @@ at::Tensor contiguous(const at::Tensor& tensor) {
   return tensor.defined() ? tensor.contiguous() : tensor;
 }
 
-Normed apply(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight, double epsilon) {
+// `gives_sum`: the sum is a result, too, and may have a gradient.
+Normed apply(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight, double epsilon, bool gives_sum) {
   if (!c10::GradMode::is_enabled()) return forward(x.contiguous(), contiguous(residual), weight.contiguous(), epsilon, false);
   Tensors out = record(
       {x, residual, weight},
@@ -159,14 +160,14 @@ Normed apply(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& 
         const at::Tensor rows = x.contiguous(), added = contiguous(residual), scale = weight.contiguous();
         Normed out = forward(rows, added, scale, epsilon, saved.recording);
         saved.tensors = {out.sum, scale, out.inverse};
-        return residual.defined() ? Tensors{out.normed, out.sum} : Tensors{out.normed};
+        return gives_sum ? Tensors{out.normed, out.sum} : Tensors{out.normed};
       },
-      [joins = residual.defined()](const Tensors& saved, const Tensors& gradients, const std::vector<bool>& needed) -> Tensors {
-        const at::Tensor from_sum = joins ? contiguous(gradients[1]) : at::Tensor();
+      [gives_sum](const Tensors& saved, const Tensors& gradients, const std::vector<bool>& needed) -> Tensors {
+        const at::Tensor from_sum = gives_sum ? contiguous(gradients[1]) : at::Tensor();
         if (!gradients[0].defined()) return {from_sum, from_sum, {}};
         const at::Tensor from_normed = gradients[0].contiguous();
         const Gradients result = backward(saved, from_normed, from_sum, needed[2]);
-        return {result.input, joins ? result.input : at::Tensor(), result.weight};
+        return {result.input, result.input, result.weight};
       });
   return {std::move(out.front()), std::move(out.back()), {}};
 }
@@ -188,7 +189,14 @@ at::Tensor fallback(const at::Tensor& x, const at::Tensor& weight, double epsilo
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double epsilon) {
   rms_norm_operation::check(x, weight);
   if (!rms_norm_operation::has_kernel(x)) return rms_norm_operation::fallback(x, weight, epsilon);
-  return rms_norm_operation::apply(x, {}, weight, epsilon).normed;
+  return rms_norm_operation::apply(x, {}, weight, epsilon, false).normed;
+}
+
+NormedSum branch_rms_norm(const at::Tensor& x, const at::Tensor& weight, double epsilon) {
+  rms_norm_operation::check(x, weight);
+  if (!rms_norm_operation::has_kernel(x)) return {rms_norm_operation::fallback(x, weight, epsilon), x};
+  rms_norm_operation::Normed out = rms_norm_operation::apply(x, {}, weight, epsilon, true);
+  return {std::move(out.normed), std::move(out.sum)};
 }
 
 NormedSum add_rms_norm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight, double epsilon) {
@@ -199,7 +207,7 @@ NormedSum add_rms_norm(const at::Tensor& x, const at::Tensor& residual, const at
     const at::Tensor sum = x + residual;
     return {rms_norm_operation::fallback(sum, weight, epsilon), sum};
   }
-  rms_norm_operation::Normed out = rms_norm_operation::apply(x, residual, weight, epsilon);
+  rms_norm_operation::Normed out = rms_norm_operation::apply(x, residual, weight, epsilon, true);
   return {std::move(out.normed), std::move(out.sum)};
 }
 

@@ -17,6 +17,10 @@ struct NormedSum {
 // the result is the gradient of x and of residual alike. x and residual (rows, hidden).
 NormedSum add_rms_norm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight, double epsilon);
 
+// The norm at the head of a branch that x passes by as well: rms_norm(x, weight), and x itself as `sum`, whose gradients join in
+// backward as above. x (rows, hidden).
+NormedSum branch_rms_norm(const at::Tensor& x, const at::Tensor& weight, double epsilon);
+
 // The formula in plain LibTorch calls: for every device and dtype, and the reference in tests.
 at::Tensor rms_norm_composite(const at::Tensor& x, const at::Tensor& weight, double epsilon);
 
