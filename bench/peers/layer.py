@@ -2,7 +2,7 @@
 14336, bf16, cuDNN's attention), and the attention inside it alone, as PyTorch calls it: peers of molt_model_bench --benchmark_filter=layer_gpu and
 molt_ops_bench --benchmark_filter=attention_gpu.
 
-    python bench/peers/layer.py [--no-compile]
+    python bench/peers/layer.py [--no-compile] [--no-attention]
 
 FLOP/s count 6 a weight and token, and of scores and sums the half that is not masked. Gradients of weights are either new in each pass, in bf16, or
 added to those of the last, in bf16 as well; molt adds them in fp32. A card at its power limit is as fast as its operands' bits let it be, so they are
@@ -84,9 +84,11 @@ def layer(sequences, length, compiled, accumulated):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--no-compile", action="store_true")
-    compiled = not parser.parse_args().no_compile
+    parser.add_argument("--no-attention", action="store_true", help="the layer alone")
+    arguments = parser.parse_args()
+    compiled = not arguments.no_compile
     print(torch.cuda.get_device_name(), "PyTorch", torch.__version__)
-    for sequences, length in SHAPES:
+    for sequences, length in () if arguments.no_attention else SHAPES:
         for name, backend in (("cuDNN", SDPBackend.CUDNN_ATTENTION), ("flash", SDPBackend.FLASH_ATTENTION)):
             forward, both = attention(sequences, length, backend)
             print(f"{sequences} x {length} attention, {name}: forward {forward:.2f} ms, with backward {both:.2f} ms", flush=True)
