@@ -80,9 +80,9 @@ void run(benchmark::State& state, const std::shared_ptr<MixerConfig>& mixer, boo
   const at::Tensor gradient = at::randn_like(hidden);
   time_on_gpu(state, [&] {
     hidden.mutable_grad() = at::Tensor();
-    const at::Tensor out = whole ? block.forward(hidden, batch, Recompute::none, "", nullptr)
-                                 : hidden + block.mixer().forward(ops::rms_norm(hidden, block.mixer_norm, 1e-5), batch);
-    out.backward(gradient);
+    if (whole) return block.forward(hidden, batch, Recompute::none, "", nullptr).backward(gradient);
+    const auto [normed, residual] = ops::branch_rms_norm(hidden, block.mixer_norm, 1e-5);
+    (residual + block.mixer().forward(normed, batch)).backward(gradient);
   });
 
   double weights = 0;
