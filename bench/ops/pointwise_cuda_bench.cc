@@ -1,6 +1,6 @@
 // RMSNorm with residual, rotary, SwiGLU and AdamW on a GPU, beside LibTorch's own calls: shapes of the 15B teacher, bfloat16,
 // 16384 tokens; AdamW on 400 M weights.
-#include "cuda_rate.h"
+#include "support/cuda_rate.h"
 #ifdef MOLT_CUDA
 #include <ATen/TensorOperators.h>
 #include <torch/csrc/autograd/autograd.h>

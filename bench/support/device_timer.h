@@ -7,10 +7,10 @@
 
 namespace molt {
 
-// For a benchmark with UseManualTime(): measures `body` once an iteration, after some runs that are not counted. Skips the
-// benchmark on a machine without a GPU.
+// For a benchmark with UseManualTime(): measures `body` once an iteration, after some runs that are not counted, and reports the
+// time of one of the `calls` that it makes.
 template <class Body>
-void time_on_gpu(benchmark::State& state, const Body& body) {
+void time_on_gpu(benchmark::State& state, const Body& body, int calls = 1) {
   constexpr int kWarmUps = 3;
   const c10::impl::VirtualGuardImpl device(c10::kCUDA);
   for (int i = 0; i < kWarmUps; ++i) body();
@@ -21,7 +21,7 @@ void time_on_gpu(benchmark::State& state, const Body& body) {
     body();
     end.record(stream);
     end.synchronize();
-    state.SetIterationTime(begin.elapsedTime(end) / 1e3);
+    state.SetIterationTime(begin.elapsedTime(end) / 1e3 / calls);
   }
 }
 

@@ -14,6 +14,8 @@
 #include <string>
 #include <vector>
 
+#include "support/cuda_graph.h"
+
 namespace molt {
 
 template <class Register>
@@ -51,14 +53,15 @@ inline double copy_rate() {
   return rate;
 }
 
-// Registers NAME/cuda. `prepare` makes the inputs, once the benchmark is chosen, and returns the work.
-inline void register_rate(const std::string& name, double bytes, const std::function<std::function<void()>()>& prepare) {
-  benchmark::RegisterBenchmark((name + "/cuda").c_str(),
-                               [bytes, prepare](benchmark::State& run) {
+// Registers NAME. `prepare` makes the inputs, once the benchmark is chosen, and returns work of `calls` calls, of `bytes` each.
+inline void register_rate_of(const std::string& name, double bytes, int calls,
+                             const std::function<std::function<void()>()>& prepare) {
+  benchmark::RegisterBenchmark(name.c_str(),
+                               [=](benchmark::State& run) {
                                  const double copy = copy_rate();
                                  const std::function<void()> work = prepare();
                                  cuda_seconds(work, 3);
-                                 for (auto unused : run) run.SetIterationTime(cuda_seconds(work));
+                                 for (auto unused : run) run.SetIterationTime(cuda_seconds(work) / calls);
                                  const auto total = bytes * static_cast<double>(run.iterations());
                                  run.counters["bytes/s"] = benchmark::Counter(total, benchmark::Counter::kIsRate);
                                  run.counters["of copy"] = benchmark::Counter(total / copy, benchmark::Counter::kIsRate);
@@ -66,6 +69,17 @@ inline void register_rate(const std::string& name, double bytes, const std::func
       ->UseManualTime()
       ->Unit(benchmark::kMillisecond)
       ->Iterations(20);
+}
+
+// NAME/cuda: every call is launched by itself.
+inline void register_rate(const std::string& name, double bytes, const std::function<std::function<void()>()>& prepare) {
+  register_rate_of(name + "/cuda", bytes, 1, prepare);
+}
+
+// NAME/cuda_graph: `calls` calls in a CUDA graph, without the host's part.
+inline void register_graph_rate(const std::string& name, double bytes, int calls,
+                                const std::function<std::function<void()>()>& prepare) {
+  register_rate_of(name + "/cuda_graph", bytes, calls, [=] { return captured(prepare, calls); });
 }
 
 }  // namespace molt
