@@ -9,6 +9,7 @@
 #include <c10/core/CachingDeviceAllocator.h>
 
 #include "ops/linear_loss/linear_loss.h"
+#include "support/device_timer.h"
 
 namespace molt::ops {
 namespace linear_loss_bench {
@@ -77,13 +78,9 @@ void gpu_loss(benchmark::State& run, LossMix mix, std::int64_t k = 0) {
   wait();
   const auto before = bytes().current;
   memory->resetPeakStats(0);
-  for (auto unused : run) {
-    for (int i = 0; i < 5; ++i) step();
-    wait();
-  }
+  time_on_gpu(run, step);
   run.counters["bytes_beyond"] = static_cast<double>(bytes().peak - before);
   count(run, p.teacher, mix);
-  run.counters["FLOP/s"].value *= 5;
 }
 
 void shapes(benchmark::internal::Benchmark* b) {
@@ -100,8 +97,8 @@ void gpu_shapes(benchmark::internal::Benchmark* b) {
   b->Args({8192, 5120, 131072, 100})
       ->Args({16384, 5120, 131072, 100})
       ->Unit(benchmark::kMillisecond)
-      ->UseRealTime()
-      ->Iterations(4);
+      ->UseManualTime()
+      ->Iterations(10);
 }
 BENCHMARK_CAPTURE(gpu_loss, cross_entropy, {.cross_entropy = 1})->Apply(gpu_shapes);
 BENCHMARK_CAPTURE(gpu_loss, reverse_kl, {.reverse_kl = 1})->Apply(gpu_shapes);
