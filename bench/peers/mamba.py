@@ -8,39 +8,13 @@ CUDA graph, medians of 15.
 Widths are those of the 15B teacher (d_inner 4096, d_xb 1024, state 16) unless a row says d_inner.
 """
 
-import statistics
-
 import torch
 from causal_conv1d import causal_conv1d_fn
+from graph_timing import both_passes
 from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
 STATE, REPEAT = 16, 4
 SHAPES = ((1, 16384, 4096), (4, 4096, 4096), (1, 2048, 512), (1, 2048, 1024), (1, 131072, 512), (1, 131072, 1024))
-
-
-def milliseconds(prepare, calls, runs=15):
-    """Of one call of what `prepare` returns, `calls` of them in a graph."""
-    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
-    torch.cuda.synchronize()
-    with torch.cuda.stream(stream):  # where autograd then runs backward passes as well
-        body = prepare()
-        for _ in range(3):
-            body()
-        stream.synchronize()
-        graph.capture_begin()
-        for _ in range(calls):
-            body()
-        graph.capture_end()
-    times = []
-    for i in range(runs + 3):
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        begin.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        if i >= 3:
-            times.append(begin.elapsed_time(end) / calls)
-    return statistics.median(times)
 
 
 def leaf(*shape, dtype=torch.bfloat16):
@@ -57,12 +31,12 @@ def scan(sequences, length, d_inner):
     x, dt, z = (leaf(sequences, d_inner, length) for _ in range(3))
     B, C = (leaf(sequences, d_inner // STATE, STATE, length) for _ in range(2))
     inputs = (x, dt, A_log, B, C, D, z, bias)
-    return inputs, lambda: selective_scan_fn(x, dt, -torch.exp(A_log), B, C, D, z, delta_bias=bias - 4, delta_softplus=True)
+    return inputs, lambda: (selective_scan_fn(x, dt, -torch.exp(A_log), B, C, D, z, delta_bias=bias - 4, delta_softplus=True),)
 
 
 def convolution(sequences, length, d_inner):
     x, weight, bias = leaf(sequences, d_inner, length), leaf(d_inner, 4), leaf(d_inner)
-    return (x, weight, bias), lambda: causal_conv1d_fn(x, weight, bias, activation="silu")
+    return (x, weight, bias), lambda: (causal_conv1d_fn(x, weight, bias, activation="silu"),)
 
 
 def core(sequences, length, d_inner):
@@ -80,23 +54,9 @@ def core(sequences, length, d_inner):
         x = causal_conv1d_fn(repeated(x).flatten(1, 2), weight, conv_bias, activation="silu")
         C = C.transpose(1, 2).unflatten(1, (heads, STATE))
         y = selective_scan_fn(x, dt.transpose(1, 2), -torch.exp(A_log), repeated(B), C, D, z.transpose(1, 2), delta_bias=bias - 4, delta_softplus=True)
-        return y.transpose(1, 2)
+        return (y.transpose(1, 2),)
 
     return (projection, dt, weight, conv_bias, A_log, D, bias), forward
-
-
-def work(operation, shape, backward):
-    inputs, forward = operation(*shape)
-    gradient = torch.randn_like(forward())
-
-    def both():
-        torch.autograd.grad(forward(), inputs, gradient)
-
-    def alone():
-        with torch.no_grad():
-            forward()
-
-    return both if backward else alone
 
 
 def main():
@@ -104,7 +64,7 @@ def main():
     for name, operation in (("core", core), ("scan", scan), ("convolution", convolution)):
         for shape in SHAPES:
             calls = 20 if shape[1] == 2048 else 2
-            forward, both = (milliseconds(lambda: work(operation, shape, backward), calls) for backward in (False, True))
+            forward, both = both_passes(lambda: operation(*shape), calls)
             print(f"{name}, {shape[0]} x {shape[1]}, d_inner {shape[2]}: forward {forward:.4f} ms, with backward {both:.4f} ms", flush=True)
 
 
