@@ -66,7 +66,7 @@ Operation scan(const Shape& shape) {
   ScanInput in = weights(shape);
   ConvInput unused;
   set_parts(projection(shape), unused, in);
-  in.x = at::randn({shape.tokens(), shape.d_inner}, in.dt.options().requires_grad(false));
+  in.x = at::randn({shape.tokens(), shape.d_inner}, in.dt.options());
   for (at::Tensor* field : {&in.x, &in.B, &in.C, &in.z}) *field = field->detach().requires_grad_(true);
   return {{in.x, in.dt, in.dt_bias, in.A_log, in.B, in.C, in.D, in.z},
           [in, sequences = Sequences::of(shape.lengths, at::kCUDA)] { return selective_scan(in, sequences).y; }};
@@ -76,8 +76,8 @@ Operation mixer_core(const Shape& shape) {
   const ScanInput in = weights(shape);
   const at::Tensor zxBC = projection(shape).requires_grad_(true);
   ConvInput conv;
-  conv.weight = at::randn({shape.d_inner, kWidth}, zxBC.options().requires_grad(true));
-  conv.bias = at::randn({shape.d_inner}, zxBC.options().requires_grad(true));
+  conv.weight = at::randn({shape.d_inner, kWidth}, zxBC.options()).requires_grad_(true);
+  conv.bias = at::randn({shape.d_inner}, zxBC.options()).requires_grad_(true);
   conv.repeat = kRepeat, conv.group_size = kState;
   return {{zxBC, conv.weight, conv.bias, in.dt, in.dt_bias, in.A_log, in.D},
           [=, sequences = Sequences::of(shape.lengths, at::kCUDA)] { return mamba_scan(zxBC, conv, in, sequences); }};

@@ -54,7 +54,7 @@ inline double copy_rate() {
 }
 
 // Registers NAME. `prepare` makes the inputs, once the benchmark is chosen, and returns work of `calls` calls, of `bytes` each.
-inline void register_rate_of(const std::string& name, double bytes, int calls,
+inline void register_rate_of(const std::string& name, double bytes, int calls, benchmark::TimeUnit unit,
                              const std::function<std::function<void()>()>& prepare) {
   benchmark::RegisterBenchmark(name.c_str(),
                                [=](benchmark::State& run) {
@@ -67,19 +67,19 @@ inline void register_rate_of(const std::string& name, double bytes, int calls,
                                  run.counters["of copy"] = benchmark::Counter(total / copy, benchmark::Counter::kIsRate);
                                })
       ->UseManualTime()
-      ->Unit(benchmark::kMillisecond)
+      ->Unit(unit)
       ->Iterations(20);
 }
 
 // NAME/cuda: every call is launched by itself.
 inline void register_rate(const std::string& name, double bytes, const std::function<std::function<void()>()>& prepare) {
-  register_rate_of(name + "/cuda", bytes, 1, prepare);
+  register_rate_of(name + "/cuda", bytes, 1, benchmark::kMillisecond, prepare);
 }
 
 // NAME/cuda_graph: `calls` calls in a CUDA graph, without the host's part.
 inline void register_graph_rate(const std::string& name, double bytes, int calls,
                                 const std::function<std::function<void()>()>& prepare) {
-  register_rate_of(name + "/cuda_graph", bytes, calls, [=] { return captured(prepare, calls); });
+  register_rate_of(name + "/cuda_graph", bytes, calls, benchmark::kMicrosecond, [=] { return captured(prepare, calls); });
 }
 
 }  // namespace molt
