@@ -120,6 +120,7 @@ void add(const std::string& operation, Make make, const Shape& shape, Pass pass,
   const std::string name = operation + "/" + shape.name + names[static_cast<int>(pass)] + (graph ? "/cuda_graph" : "/cuda");
   benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) { run(state, make, shape, pass, graph); })
       ->UseManualTime()
+      ->Iterations(20)
       ->Unit(benchmark::kMillisecond);
 }
 

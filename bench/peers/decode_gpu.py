@@ -32,6 +32,7 @@ def filled_cache(config, batch, context):
     return cache
 
 
+@torch.inference_mode()
 def decode_rate(model, batch, context, tokens):
     cache = filled_cache(model.config, batch, context)
     ids = torch.randint(model.config.vocab_size, (batch, 1), device="cuda")
@@ -54,7 +55,6 @@ def request_rate(model, requests, tokens=256):
     return requests * tokens / seconds
 
 
-@torch.inference_mode()
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config")
