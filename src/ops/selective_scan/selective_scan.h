@@ -45,9 +45,10 @@ struct ScanOutput {
   at::Tensor states;       // (positions, d_inner, state) float32, without gradient: for caches
 };
 
-// Gradients flow to every tensor of `input` from y and from final_state. Keeps one state in 64 tokens (on the
+// Gradients flow to every tensor of `input` from y and from final_state. Keeps one state in 32 tokens (on the
 // CPU in 16) for the backward pass, which computes the others again. Results do not depend on the number of threads. Shapes that
-// do not fit are bugs (MOLT_CHECK). On a GPU two runs agree bit for bit, but long sequences are cut where a batch alone would not
+// do not fit are bugs (MOLT_CHECK). On a GPU the gradients of B, C, dt and A_log of bfloat16 inputs come of states that were rounded
+// to bfloat16 once they were computed; two runs agree bit for bit, but long sequences are cut where a batch alone would not
 // fill it: the last bits of a sequence's results depend on what is in the batch beside it.
 ScanOutput selective_scan(const ScanInput& input, const Sequences& sequences, const ScanRequest& request = {});
 

@@ -1,4 +1,5 @@
-// Which kernels of the selective scan a GPU takes: the tuned ones for a state of 16, the plain ones for others.
+// Which kernels of the selective scan a GPU takes: the tuned ones for a state of 16, the plain ones for others. Both keep
+// the same states for the backward pass.
 #include <cuda_runtime.h>
 
 #include <stdexcept>
@@ -12,6 +13,10 @@ namespace scan_dispatch {
 
 bool tuned(const Arguments& a) {
   return a.state == scan_cuda::kState;
+}
+
+bool tuned_backward(const Arguments& a) {
+  return tuned(a) && scan_cuda::backward_fits(a.type);
 }
 
 void check_launch() {
@@ -32,12 +37,12 @@ void cuda_forward(const Arguments& a, void* stream) {
 }
 
 BackwardRoom cuda_backward_room(const Arguments& a) {
-  return scan_dispatch::tuned(a) ? scan_cuda::backward_room(a) : scan_cuda::plain_backward_room(a);
+  return scan_dispatch::tuned_backward(a) ? scan_cuda::backward_room(a) : scan_cuda::plain_backward_room(a);
 }
 
 void cuda_backward(const Arguments& a, const Gradients& gradients, void* stream) {
   const auto on = static_cast<cudaStream_t>(stream);
-  scan_dispatch::tuned(a) ? scan_cuda::backward(a, gradients, on) : scan_cuda::plain_backward(a, gradients, on);
+  scan_dispatch::tuned_backward(a) ? scan_cuda::backward(a, gradients, on) : scan_cuda::plain_backward(a, gradients, on);
   scan_dispatch::check_launch();
 }
 

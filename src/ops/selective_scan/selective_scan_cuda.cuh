@@ -266,6 +266,7 @@ __device__ void load_decay(float (&A)[kCount], const Arguments& a, int channel, 
 // The tuned kernels, and the plain ones for a state of any size.
 std::int64_t forward_scratch(const Arguments& a);
 void forward(const Arguments& a, cudaStream_t stream);
+bool backward_fits(DataType type);  // into the shared memory of a block: float32 does from Hopper on
 BackwardRoom backward_room(const Arguments& a);
 void backward(const Arguments& a, const Gradients& gradients, cudaStream_t stream);
 void plain_forward(const Arguments& a, cudaStream_t stream);

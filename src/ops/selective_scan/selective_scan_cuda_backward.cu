@@ -1,347 +1,333 @@
 // Gradients of the scan. A block has up to four groups of channels that share rows of B, and walks backwards along one span in
-// chunks of 64 tokens: from the state that the forward pass kept it computes the state at every eighth token into shared memory,
-// then, eight tokens at a time, all states into registers, and then goes back along those eight with the gradient of the state.
+// tiles of 32 tokens, each from the state that the forward pass kept before it: forward along the tile, storing the state after
+// each token in shared memory, then back with the gradient of the state, which takes the states' places. A warp walks along one
+// group; half of the warps do nothing else, the others stage eight tokens at a time what the walk reads and write what it comes
+// to, while it is elsewhere in the tile.
 //
-// The sums over channels that the gradients of B and C are go through the tensor cores. Products of float32 tokens are split so
-// that no bits are lost.
+// The sums over channels that the gradients of B and C are go through the tensor cores where tokens are bfloat16: states and
+// their gradients are rounded to bfloat16 there, and where the gradients of dt and A_log take a state from shared memory, but
+// never on their way along the tokens.
 #include "ops/selective_scan/selective_scan_cuda_backward.cuh"
 
 namespace molt::ops::scan {
 
 namespace scan_adjoint {
 
-// A thread as one of the half that stage what a step reads of its tokens and write the gradients of z and C, or of the other
-// half, which write the others: four channels of a token each, so that finding places in memory costs less than what is done
-// there. What is read is copied into a stager's own places of shared memory while the step behind it is on.
+// The sum over the groups that share a row of B, of lanes that have kVector channels each; in the lanes of the first of them.
+template <int kTogether>
+__device__ float sum_groups(float value) {
+  constexpr int kLanes = kState / kVector;
+  if constexpr (kTogether == 3) {
+    return value + __shfl_down_sync(kWarp, value, kLanes) + __shfl_down_sync(kWarp, value, 2 * kLanes);
+  } else {
+    if constexpr (kTogether > 1) value += __shfl_xor_sync(kWarp, value, kLanes);
+    if constexpr (kTogether > 2) value += __shfl_xor_sync(kWarp, value, 2 * kLanes);
+    return value;
+  }
+}
+
+// One of the threads that stage steps and write gradients: four channels of a token each.
 template <class T, int kTogether>
-struct Edge {
+struct Helper {
   using Four = Packed<T, kVector>;
   using Quad = Packed<float, kVector>;
+  using Where = Place<T, kTogether>;
 
   const Job& job;
   const Part<kTogether>& part;
-  Shared<T, kTogether>& shared;
+  const Course& course;
+  unsigned number = threadIdx.x % kHelpers, token = number / kAcross, local = number % kAcross * kVector;
+  bool active, has_B, x_shared;  // its channels are there; it has a piece of B; groups share columns of x
+  int channel, x_column;         // of the first of its channels, in all; where their x begins
+  Columns<T> dt, x, y_gradient, z, B, C, gdt;
+  float bias[kVector] = {}, D[kVector] = {};
+  float bias_sums[kVector] = {}, D_sums[kVector] = {};  // shares of the gradients of dt_bias and D
 
-  // The thread's token of kStep, and the first of its channels in the block and in all.
-  struct Seat {
-    unsigned number = thread_number() % kEdges, token = number / kAcross, local = number % kAcross * kVector;
-    int channel = 0, x_column = 0;
-    bool active = false;
-  };
-  __device__ Seat seat() const {
-    Seat s;
-    s.active = static_cast<int>(s.local) < part.channels;
-    const unsigned inner = s.active ? s.local : 0;
-    s.channel = part.first * kState + static_cast<int>(inner);
-    s.x_column = column(inner);
-    return s;
-  }
-  __device__ static bool stages() { return thread_number() >= kEdges; }
+  // What is on its way from memory: the step after the last one staged. Zeros where nothing is.
+  struct Raw {
+    Four dt, x, y_gradient, z, B, C;
+  } raw;
+  int turn = 0, step = 0;  // of it
+  bool there = false;      // its token
 
-  __device__ Edge(const Job& job, const Part<kTogether>& part, Shared<T, kTogether>& shared)
-      : job(job), part(part), shared(shared) {
-    const int inner = static_cast<int>(threadIdx.x);
-    if (inner == 0) {
-      shared.staged.begin();
-      shared.left.begin();
-      shared.finished.begin();
-    }
-    if (inner < kChannels) {
-      const int channel = part.first * kState + (inner < part.channels ? inner : 0);
-      shared.D[inner] = job.a.D ? as<float>(job.a.D)[channel] : 0.0f;
-    }
-    shared.totals[threadIdx.x / kEdges][threadIdx.x % kEdges] = {0.0f, 0.0f, 0.0f, 0.0f};
-  }
-
-  // Of x, for channel `inner` of the block.
-  __device__ int column(unsigned inner) const {
-    const unsigned own = job.a.x_columns == job.a.d_inner ? inner : part.row(inner) + inner % kState;
-    return (job.a.x_columns == job.a.d_inner ? part.first * kState : part.B_column) + static_cast<int>(own);
-  }
-
-  // dt, x and B of a tile. Rows past the end leave states as they are.
-  __device__ void stage_tile(int begin, int count) const {
-    constexpr int kRows = kThreads / kAcross, kRounds = kTokens / kRows;
-    const Inputs& in = job.in;
-    const int first = static_cast<int>(threadIdx.x / kAcross), at = static_cast<int>(threadIdx.x % kAcross * kVector);
-    const int inner = at < part.channels ? at : 0, own = part.first * kState + inner, own_x = column(inner);
-    const bool has_B = at < part.columns;
-    float bias[kVector];
-#pragma unroll
-    for (int i = 0; i < kVector; ++i) bias[i] = job.a.dt_bias ? as<float>(job.a.dt_bias)[own + i] : 0.0f;
-#pragma unroll
-    for (int half = 0; half < kRounds; half += kRounds / 2) {
-      Packed<T, kVector> dt[kRounds / 2], x[kRounds / 2], B[kRounds / 2];
-#pragma unroll
-      for (int r = 0; r < kRounds / 2; ++r) {
-        const int j = min(first + (half + r) * kRows, count - 1);
-        dt[r] = in.dt.read<T, kVector>(begin, j, own);
-        x[r] = in.x.read<T, kVector>(begin, j, own_x);
-        B[r] = in.B.read<T, kVector>(begin, j, part.B_column + (has_B ? at : 0));
-      }
-#pragma unroll
-      for (int r = 0; r < kRounds / 2; ++r) {
-        const int j = first + (half + r) * kRows;
-        const bool inside = at < part.channels && j < count;
-        float2 step[kVector];
-#pragma unroll
-        for (int i = 0; i < kVector; ++i) {
-          const float value = softplus(dt[r][i] + bias[i]), drive = value * x[r][i];
-          step[i] = {inside ? value : 0.0f, inside ? drive : 0.0f};
-        }
-        float4* to = reinterpret_cast<float4*>(&shared.step[j][at]);
-        to[0] = {step[0].x, step[0].y, step[1].x, step[1].y};
-        to[1] = {step[2].x, step[2].y, step[3].x, step[3].y};
-        if (has_B) *reinterpret_cast<float4*>(&shared.B[j][at]) = B[r].wide();
-      }
-    }
-  }
-
-  // Has what a thread will read of a tile brought closer: rows of 16 channels.
-  __device__ void announce_tile(int begin, const void* kept) const {
-    static_assert(kThreads == kTokens * kGroups);
-    const unsigned thread = thread_number(), at = thread % kGroups * kState;
-    const int j = static_cast<int>(thread / kGroups);
-    if (static_cast<int>(at) >= part.channels) return;
-    announce(job.in.dt.template at<T>(begin, j, part.first * kState + static_cast<int>(at)));
-    announce(job.in.x.template at<T>(begin, j, column(at)));
-    if (static_cast<int>(at) < part.columns) announce(job.in.B.template at<T>(begin, j, part.B_column + static_cast<int>(at)));
-    announce(kept);
-  }
-  __device__ static void announce(const void* address) { asm volatile("prefetch.global.L2 [%0];" ::"l"(address)); }
-
-  __device__ static void copy(Four& to, const Rows& from, int begin, int j, int column) {
-    const auto target = static_cast<unsigned>(__cvta_generic_to_shared(&to));
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(target), "l"(from.at<T>(begin, j, column)), "n"(sizeof(Four))
-                 : "memory");
-  }
-  // Of the step of that number, which begins at token `begin` of the pack and has `count` tokens.
-  __device__ void fetch(int begin, int count, int step) {
-    const Seat s = seat();
-    const int j = min(static_cast<int>(s.token), count - 1);
-    auto& gate = shared.gate[step % 2][s.number];
-    copy(gate.y_gradient, job.in.y_gradient, begin, j, s.channel);
-    copy(gate.z, job.in.z, begin, j, s.channel);
-    copy(reinterpret_cast<Four&>(quad(s, shared.C[step % 2])), job.in.C, begin, j, s.channel);
-    copy(shared.x[step % 3][s.number], job.in.x, begin, j, s.x_column);
-    asm volatile("cp.async.commit_group;" ::: "memory");
-  }
-
-  __device__ static bool there(const Seat& s, int count) { return static_cast<int>(s.token) < count && s.active; }
-  // The rows of a step, of which `count` are there, for the walk back; others add nothing.
-  __device__ void stage(int step, int count) const {
-    asm volatile("cp.async.wait_group 0;" ::: "memory");
-    const Seat s = seat();
-    auto& gate = shared.gate[step % 2][s.number];
-    const bool valid = there(s, count) && job.in.driven;
-    float gy[kVector], slope[kVector];
+  __device__ Helper(const Job& job, const Part<kTogether>& part, const Course& course)
+      : job(job),
+        part(part),
+        course(course),
+        active(static_cast<int>(local) < part.channels),
+        has_B(static_cast<int>(local) < part.columns),
+        x_shared(job.a.x_columns != job.a.d_inner),
+        channel(part.first * kState + static_cast<int>(local)),
+        x_column(x_shared ? part.B_column + static_cast<int>(part.row(local) + local % kState) : channel),
+        dt(job.in.dt, channel),
+        x(job.in.x, x_column),
+        y_gradient(job.in.y_gradient, channel),
+        z(job.in.z, channel),
+        B(job.in.B, part.B_column + static_cast<int>(local)),
+        C(job.in.C, channel),
+        gdt(job.gdt, channel) {
 #pragma unroll
     for (int i = 0; i < kVector; ++i) {
-      const float out = valid ? gate.y_gradient[i] : 0.0f, z = gate.z[i], open = sigmoid(z), gated = z * open;
-      gy[i] = job.in.gated ? out * gated : out;
+      if (active && job.a.dt_bias) bias[i] = as<float>(job.a.dt_bias)[channel + i];
+      if (active && job.a.D) D[i] = as<float>(job.a.D)[channel + i];
+    }
+  }
+
+  __device__ void fetch() {
+    const int at = course.begin(turn, step) + static_cast<int>(token);
+    raw = {};
+    there = active && static_cast<int>(token) < course.count(turn, step);
+    if (!there) return;
+    raw.dt = dt.template read<kVector>(at);
+    raw.x = x.template read<kVector>(at);
+    if (job.in.driven) raw.y_gradient = y_gradient.template read<kVector>(at);
+    raw.z = z.template read<kVector>(at);
+    raw.C = C.template read<kVector>(at);
+    if (has_B) raw.B = B.template read<kVector>(at);
+  }
+
+  // Puts the fetched step in its place and has the next one fetched. Tokens past the end leave states as they are.
+  __device__ void stage(Shared<T, kTogether>& shared) {
+    const int place = Course::step_in(turn, step);
+    Where& to = shared.places[place];
+    float dts[kVector], gy[kVector], slope[kVector];
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) {
+      const float out = raw.y_gradient[i], z = raw.z[i], open = sigmoid(z), gated = z * open;
+      dts[i] = softplus(there ? raw.dt[i] + bias[i] : -INFINITY);
+      gy[i] = out * (job.in.gated ? gated : 1.0f);
       slope[i] = out * (open + gated * (1.0f - open));
+      D_sums[i] += gy[i] * raw.x[i];
     }
-    quad(s, shared.gy[step % 2]) = Quad::of(gy);
-    reinterpret_cast<Quad&>(gate) = Quad::of(slope);
-    Quad& C = quad(s, shared.C[step % 2]);
-    const float4 wide = reinterpret_cast<const Four&>(C).wide();
-    C = Quad::of({wide.x, wide.y, wide.z, wide.w});
+    quad(to.dt) = Quad::of(dts);
+    *reinterpret_cast<float4*>(&quad(to.x)) = raw.x.wide();
+    quad(to.gy) = Quad::of(gy);
+    quad(to.slope) = Quad::of(slope);
+    *reinterpret_cast<float4*>(&quad(to.C)) = raw.C.wide();
+    if (has_B) *reinterpret_cast<float4*>(&to.B[token][local]) = raw.B.wide();
+    shared.staged[place].arrive();
+    if (++step == course.steps(turn)) ++turn, step = 0;
+    if (turn < course.tiles) fetch();
   }
 
-  __device__ static Quad& quad(const Seat& s, float (&row)[kChannels]) { return *reinterpret_cast<Quad*>(&row[s.local]); }
   template <int kWidth>
-  __device__ static Quad& quad(const Seat& s, float (&rows)[kStep][kWidth]) {
-    return *reinterpret_cast<Quad*>(&rows[s.token][s.local]);
+  __device__ Quad& quad(float (&rows)[kStep][kWidth]) const {
+    return *reinterpret_cast<Quad*>(&rows[Where::row(token)][local]);
   }
 
-  __device__ static void write(const Rows& to, int begin, int j, int column, const float (&values)[kVector]) {
-    to.write(begin, j, column, Four::of(values));
-  }
   // One share of a sum over groups that share a row of B, or the whole.
-  __device__ void write_share(const Rows& to, std::int64_t shares, int begin, unsigned token, int column,
-                              const float (&values)[kVector]) const {
-    if (shares == 1) return write(to, begin, token, column, values);
-    const std::int64_t row = part.share * job.a.tokens + begin + token;
-    Quad::of(values).write(as<float>(const_cast<void*>(to.data)) + row * to.stride + column);
+  __device__ void write_share(const Rows& to, std::int64_t shares, int column, int at, const float (&values)[kVector]) const {
+    if (shares == 1) return Four::of(values).write(Columns<T>(to, column).row(at));
+    Quad::of(values).write(Columns<float>(to, column).row(part.share * static_cast<int>(job.a.tokens) + at));
   }
 
-  // In one piece, though only some of it is used: words by themselves would lie on the same banks.
-  __device__ static float4 read_whole(const float2* from) {
-    float4 to;
-    asm volatile("ld.volatile.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
-                 : "=f"(to.x), "=f"(to.y), "=f"(to.z), "=f"(to.w)
-                 : "r"(static_cast<unsigned>(__cvta_generic_to_shared(from))));
-    return to;
-  }
-  // The gradients of dt, x and B of the step of that number, which begins at token `begin` of the pack and has `count` tokens.
-  __device__ void finish(int begin, int count, int step) {
-    const Seat s = seat();
-    const Quad gu = quad(s, shared.gu), gdecay = quad(s, shared.gdt), gy = quad(s, shared.gy[step % 2]), D = quad(s, shared.D);
-    const Four x = shared.x[step % 3][s.number];
-    const float2* steps = &shared.step[step % kSteps * kStep + s.token][s.local];
-    const float4 low = read_whole(steps), high = read_whole(steps + 2);
-    const float dt[kVector] = {low.x, low.z, high.x, high.z};
-    float gdt[kVector], gx[kVector];
+  // The gradients of dt, x and B of a step that was walked back.
+  __device__ void finish(Where& from, int begin, int count) {
+    const Quad gu = quad(from.C), gdecay = quad(from.slope), gy = quad(from.gy), dt = quad(from.dt), x = quad(from.x);
+    float gdts[kVector], gx[kVector];
 #pragma unroll
     for (int i = 0; i < kVector; ++i) {
-      gdt[i] = (x[i] * gu[i] + gdecay[i] * kLn2) * softplus_slope<kExact<T>>(dt[i]);
+      gdts[i] = (x[i] * gu[i] + gdecay[i] * kLn2) * softplus_slope < sizeof(T) == 4 > (dt[i]);
       gx[i] = dt[i] * gu[i] + D[i] * gy[i];
+      bias_sums[i] += gdts[i];
     }
-    const bool writes = there(s, count);
-    if (writes) {
-      add(shared.totals[0][s.number], gdt);
-      write(job.gdt, begin, s.token, s.channel, gdt);
-      if (job.a.x_columns == job.a.d_inner) write(job.gx, begin, s.token, s.channel, gx);
-    }
-    if (job.a.x_columns != job.a.d_inner) {
+    if (x_shared) {
 #pragma unroll
       for (float& value : gx) value = sum_groups<kTogether>(value);
-      if (writes && s.local / kState % kTogether == 0) write_share(job.gx, job.to.x_shares, begin, s.token, s.x_column, gx);
     }
-    finish_B(begin, count);
+    const int at = begin + static_cast<int>(token);
+    if (!active || static_cast<int>(token) >= count) return;
+    Four::of(gdts).write(gdt.row(at));
+    if (!x_shared || local / kState % kTogether == 0) write_share(job.gx, job.to.x_shares, x_column, at, gx);
+    if (has_B) finish_B(from, at);
   }
 
-  // That of a row of B by a warp.
-  __device__ void finish_B(int begin, int count) const {
-    const unsigned thread = thread_number(), lane = thread % 32, row = thread / 32, token = lane / 4, column = lane % 4 * kVector;
-    if (static_cast<int>(row * kState) >= part.columns || static_cast<int>(token) >= count) return;
-    float sum[kVector] = {};
+  __device__ void finish_B(Where& from, int at) const {
+    float sums[kVector] = {};
 #pragma unroll
-    for (unsigned warp = 0; warp < 2 * kTogether; ++warp) {
-      const Quad own = *reinterpret_cast<const Quad*>(&shared.sums[row * 2 * kTogether + warp][token][column]);
+    for (int i = 0; i < kTogether; ++i) {
+      const unsigned group = local / kState * kTogether + i;
+      if (kTogether < kGroups && static_cast<int>(group) * kState >= part.channels) break;
+      const Quad own = *reinterpret_cast<const Quad*>(from.sums(token, group) + local % kState);
 #pragma unroll
-      for (int i = 0; i < kVector; ++i) sum[i] += own[i];
+      for (int k = 0; k < kVector; ++k) sums[k] += own[k];
     }
-#pragma unroll
-    for (float& value : sum) value *= kCentred<T>;
-    write_share(job.gB, job.to.B_shares, begin, token, part.B_column + static_cast<int>(row * kState + column), sum);
-  }
-  __device__ static void add(float4& total, const float (&values)[kVector]) {
-    total = {total.x + values[0], total.y + values[1], total.z + values[2], total.w + values[3]};
+    write_share(job.gB, job.to.B_shares, part.B_column + static_cast<int>(local), at, sums);
   }
 
-  // Those of z, C and D, likewise.
-  __device__ void finish_gate(int begin, int count, int step) {
-    const Seat s = seat();
-    if (!there(s, count)) return;
-    const Quad slope = reinterpret_cast<const Quad&>(shared.gate[step % 2][s.number]);
-    const Four x = shared.x[step % 3][s.number];
-    const Quad y = quad(s, shared.y), gy = quad(s, shared.gy[step % 2]), D = quad(s, shared.D);
-    float gz[kVector], gD[kVector], gC[kVector];
-#pragma unroll
-    for (int i = 0; i < kVector; ++i) {
-      gz[i] = slope[i] * (y[i] + D[i] * x[i]);
-      gD[i] = gy[i] * x[i];
+  // The span's share of what is summed over tokens, through `room`.
+  __device__ void finish_sums(float (&room)[2][kStep][kChannels], int span) const {
+    asm volatile("bar.sync 1, %0;" ::"n"(kHelpers) : "memory");  // the others have finished as well
+    *reinterpret_cast<Quad*>(&room[0][token][local]) = Quad::of(bias_sums);
+    *reinterpret_cast<Quad*>(&room[1][token][local]) = Quad::of(D_sums);
+    asm volatile("bar.sync 1, %0;" ::"n"(kHelpers) : "memory");
+    if (static_cast<int>(number) >= part.channels) return;
+    float sums[2] = {};
+    for (int i = 0; i < 2; ++i) {
+      for (const auto& each : room[i]) sums[i] += each[number];
     }
-    if (job.to.z) write(job.gz, begin, s.token, s.channel, gz);
-    add(shared.totals[1][s.number], gD);
-    const unsigned warp = s.local / kState * 2, n = kState + s.local % kState;
-    const Quad low = *reinterpret_cast<const Quad*>(&shared.sums[warp][s.token][n]),
-               high = *reinterpret_cast<const Quad*>(&shared.sums[warp + 1][s.token][n]);
-#pragma unroll
-    for (int i = 0; i < kVector; ++i) gC[i] = (low[i] + high[i]) * kCentred<T>;
-    write(job.gC, begin, s.token, s.channel, gC);
-  }
-
-  // The span's share of what is summed over tokens. All threads of the block take part.
-  __device__ void finish_sums(int span) {
-    __syncthreads();
-    const int inner = static_cast<int>(threadIdx.x);
-    if (inner >= part.channels) return;
-    float bias_sum = 0.0f, D_sum = 0.0f;
-    for (int j = 0; j < kStep; ++j) {
-      const int at = (j * kAcross + inner / kVector) * kVector + inner % kVector;
-      bias_sum += reinterpret_cast<const float*>(shared.totals[0])[at];
-      D_sum += reinterpret_cast<const float*>(shared.totals[1])[at];
-    }
-    const std::int64_t place = std::int64_t{span} * job.a.d_inner + part.first * kState + inner;
-    if (job.to.dt_bias) as<float>(job.to.dt_bias)[place] = bias_sum;
-    if (job.to.D) as<float>(job.to.D)[place] = D_sum;
+    const std::int64_t at = std::int64_t{span} * job.a.d_inner + part.first * kState + number;
+    if (job.to.dt_bias) as<float>(job.to.dt_bias)[at] = sums[0];
+    if (job.to.D) as<float>(job.to.D)[at] = sums[1];
   }
 };
 
-__device__ inline const float* kept_at(const Arguments& a, std::int64_t kept, int channel, int first_state) {
-  return as<float>(a.kept) + (kept * a.d_inner + channel) * kState + first_state;
-}
-
-// From a span's last tile to its first. A step's gradients are written, and the rows of the one before it staged, by warps that
-// do not wait for each other as long as the walk along the step between does not need what others do.
 template <class T, int kTogether>
-__device__ void go_back(const Job& job, const Span& span, Adjoint<T, kTogether>& adjoint, Edge<T, kTogether>& edge, int channel) {
-  int step = (span.end - span.begin - 1) / kStep, begin = span.begin + step * kStep;  // begin: the step's first token
-  int kept = span.start / kTokens + span.sequence + (begin - span.start) / kTokens;
-  auto& shared = edge.shared;
-  if (edge.stages()) {
-    edge.fetch(begin, span.end - begin, step);
-    edge.stage(step, span.end - begin);
+__device__ void help(const Job& job, const Part<kTogether>& part, const Span& span, Shared<T, kTogether>& shared) {
+  const Course course(span);
+  Helper<T, kTogether> helper(job, part, course);
+  if (course.tiles > 0) {
+    helper.fetch();
+    for (int first = course.steps(0); first > 0; --first) helper.stage(shared);
   }
-  __syncthreads();
-  shared.staged.arrive();
-  unsigned turn = 0;
-  while (step >= 0) {
-    const int last = step % kSteps, tile = begin - last * kStep;
-    const int first_state = static_cast<int>(Lane<kTogether>().quarter * kEach);
-    float state[kEach];
-    load_state(state, job.a.kept, kept, job.a.d_inner, channel, first_state);
-    edge.stage_tile(tile, min(span.end - tile, kTokens));
-    __syncthreads();
-    --kept;
-    if (step > last) edge.announce_tile(tile - kTokens, kept_at(job.a, kept, channel, first_state));
-    adjoint.find_states(state, last);
-    const auto finish = [&] {
-      const int behind = begin + kStep, count = span.end - behind;
-      shared.left.await(turn ^ 1);
-      edge.stages() ? edge.finish_gate(behind, count, step + 1) : edge.finish(behind, count, step + 1);
-    };
-    for (bool any_behind = false;; any_behind = true) {
-      const bool stages = step > 0 && edge.stages();
-      if (any_behind) finish();
-      shared.finished.arrive();
-      if (stages) edge.fetch(begin - kStep, kStep, step - 1);
-      if (any_behind) adjoint.load_stored(state, step % kSteps);
-      shared.staged.await(turn);
-      const auto sums = adjoint.go_back(state, step);
-      shared.finished.await(turn);
-      adjoint.leave(sums);
-      shared.left.arrive();
-      if (stages) edge.stage(step - 1, kStep);
-      shared.staged.arrive();
-      turn ^= 1;
-      --step, begin -= kStep;
-      if (step % kSteps == kSteps - 1 || step < 0) break;
+  for (int turn = 0; turn < course.tiles; ++turn) {
+    for (int step = kSteps - 1; step >= 0; --step) {
+      if (step < course.steps(turn)) {
+        const int place = Course::step_in(turn, step);
+        shared.finished[place].await(course.phase(turn, place));
+        helper.finish(shared.places[place], course.begin(turn, step), course.count(turn, step));
+      }
+      if (turn + 1 < course.tiles) helper.stage(shared);
     }
-    finish();
-    __syncthreads();
   }
+  helper.finish_sums(*reinterpret_cast<float(*)[2][kStep][kChannels]>(&shared), span.number);
+}
+
+// One of the threads that walk along a span, with what it is told of the block and what it writes on the way.
+template <class T, int kTogether>
+struct Path {
+  using Sums = GroupSums<T>;
+  using Where = Place<T, kTogether>;
+
+  const Job& job;
+  const Span& span;
+  const Course course;
+  Shared<T, kTogether>& shared;
+  Walker<T, kTogether> walker;
+  unsigned group = threadIdx.x / 32;
+  int lane = static_cast<int>(threadIdx.x % 32), two = lane % 4 * 2;  // the first of the tokens whose sums the lane has
+  int first_state = static_cast<int>(walker.upper) * kEach, channel;
+  bool active;
+  Columns<T> gz, gC;
+  float h[kEach] = {};  // the state where a tile begins, then on the way
+
+  __device__ Path(const Job& job, const Part<kTogether>& part, const Span& span, Shared<T, kTogether>& shared)
+      : job(job),
+        span(span),
+        course(span),
+        shared(shared),
+        channel(part.first * kState),
+        active(static_cast<int>(walker.channel) < part.channels),
+        gz(job.gz, channel + static_cast<int>(active ? walker.channel : 0)),
+        gC(job.gC, channel + static_cast<int>(group) * kState) {
+    const Arguments& a = job.a;
+    if (active) channel += static_cast<int>(walker.channel);
+    load_decay(walker.A, a, channel, first_state);
+    walker.D = a.D ? as<float>(a.D)[channel] : 0.0f;
+    if (!span.exists) return;
+    load_state(walker.g, job.to.final_state, span.sequence, a.d_inner, channel, first_state);
+    carry<true>(walker.g, walker.A, job.ends, span, a.d_inner, channel, first_state);
+    if (course.tiles > 0) load_kept(0);
+  }
+
+  // What the forward pass kept before the tile of that turn.
+  __device__ void load_kept(int turn) {
+    const int kept = span.start / kTile + span.sequence + (course.begin(turn) - span.start) / kTile;
+    const float* from = as<float>(job.a.kept) + (std::int64_t{kept} * job.a.d_inner + channel) * kState + first_state;
+    const auto whole = walker.eight(*from);
+#pragma unroll
+    for (int k = 0; k < kEach; ++k) h[k] = whole[k];
+  }
+  // Values of two channels of the group from a place's rows.
+  template <int kWidth>
+  __device__ const float2& pair(const float (&rows)[kStep][kWidth], unsigned token, unsigned channel) const {
+    return *reinterpret_cast<const float2*>(&rows[Where::row(token)][group * kState + channel]);
+  }
+
+  // The states of a step, and the gradients of z and C.
+  __device__ void go_forward(int turn, int step) {
+    const int number = Course::step_in(turn, step), begin = course.begin(turn, step), count = course.count(turn, step);
+    Where& place = shared.places[number];
+    shared.staged[number].await(course.phase(turn, number));
+    const auto gys = Sums::find([&](unsigned t, unsigned c) { return pair(place.gy, t, c); });
+    float y[kStep / 2];
+    walker.go_forward(place, h, y);
+
+    const bool writes_z = job.to.z && active;
+    char* to = reinterpret_cast<char*>(gz.row(begin + static_cast<int>(walker.upper)));
+#pragma unroll
+    for (int i = 0; i < kStep / 2; ++i) {
+      const int token = 2 * i + static_cast<int>(walker.upper);
+      const float slope = place.slope[place.row(token)][walker.channel], x = place.x[place.row(token)][walker.channel];
+      if (writes_z && token < count) *reinterpret_cast<T*>(to) = T(slope * (y[i] + walker.D * x));
+      to += 2 * gz.stride;
+    }
+    __syncwarp();
+    const Sums own(place, group, gys);
+    T* first = gC.row(begin + two) + lane / 4;
+    T* second = reinterpret_cast<T*>(reinterpret_cast<char*>(first) + gC.stride);
+    if (active && two < count) first[0] = T(own.sums[0]), first[8] = T(own.sums[2]);
+    if (active && two + 1 < count) second[0] = T(own.sums[1]), second[8] = T(own.sums[3]);
+  }
+
+  // Back along a step of a tile that `entering` came before, leaving the group's sums for B.
+  __device__ void go_back(int turn, int step, const typename Where::Half& entering) {
+    const int number = Course::step_in(turn, step);
+    Where& place = shared.places[number];
+    const auto us = Sums::find([&](unsigned t, unsigned c) {
+      const float2 dt = pair(place.dt, t, c), x = pair(place.x, t, c);
+      return float2{dt.x * x.x, dt.y * x.y};
+    });
+    if (step == 0 && turn + 1 < course.tiles) load_kept(turn + 1);
+    walker.go_back(place, [&] {
+      const int before = Course::step_in(turn, max(step - 1, 0));
+      return step > 0 ? shared.places[before].half(kStep - 1, walker.channel, walker.upper) : entering;
+    });
+    __syncwarp();
+    const Sums own(place, group, us);
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < 4; ++i) place.sums(two + i % 2, group)[lane / 4 + i / 2 * 8] = own.sums[i];
+    shared.finished[number].arrive();
+  }
+
+  // The span's share of the gradient of A_log, and the gradient of the initial state.
+  __device__ void end() {
+    const Arguments& a = job.a;
+    if (!active) return;
+    if (job.to.initial_state && span.exists && span.number == span.first)
+      store_state(job.to.initial_state, walker.g, span.sequence, a.d_inner, channel, first_state);
+#pragma unroll
+    for (int k = 0; k < kEach; ++k) walker.gA[k] *= walker.A[k] * kLn2;
+    store_state(job.to.A_log, walker.gA, span.number, a.d_inner, channel, first_state);
+  }
+};
+
+template <class T, int kTogether>
+__device__ void walk(const Job& job, const Part<kTogether>& part, const Span& span, Shared<T, kTogether>& shared) {
+  Path<T, kTogether> path(job, part, span, shared);
+  for (int turn = 0; turn < path.course.tiles; ++turn) {
+    const int steps = path.course.steps(turn);
+    const auto entering = Packed<T, kEach>::of(path.h);
+    for (int step = 0; step < steps; ++step) path.go_forward(turn, step);
+    __syncwarp();
+    for (int step = steps - 1; step >= 0; --step) path.go_back(turn, step, entering);
+  }
+  path.end();
 }
 
 template <class T, int kTogether>
-__global__ void __launch_bounds__(kThreads, 2) backward_kernel(const Job job) {
+__global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 2 : 1) backward_kernel(const Job job) {
   extern __shared__ float4 bytes[];
   auto& shared = *reinterpret_cast<Shared<T, kTogether>*>(bytes);
-  const Arguments& a = job.a;
-  const Span span(a, blockIdx.x / job.split.blocks, job.length);
+  const Span span(job.a, blockIdx.x / job.split.blocks, job.length);
   const Part<kTogether> part(job, blockIdx.x % job.split.blocks);
-  Adjoint<T, kTogether> adjoint(shared);
-  Edge<T, kTogether> edge(job, part, shared);
-  const Lane<kTogether> lane;
-  const int own = static_cast<int>(lane.channel), first = static_cast<int>(lane.quarter * kEach);
-  const bool active = own < part.channels;
-  const int channel = part.first * kState + (active ? own : 0);
-  load_decay(adjoint.A, a, channel, first);
-  if (span.exists) {
-    load_state(adjoint.g, job.to.final_state, span.sequence, a.d_inner, channel, first);
-    carry<true>(adjoint.g, adjoint.A, job.ends, span, a.d_inner, channel, first);
-    if (span.end > span.begin) go_back(job, span, adjoint, edge, channel);
+  if (threadIdx.x < kSteps) {
+    shared.staged[threadIdx.x].begin(kHelpers / 32);
+    shared.finished[threadIdx.x].begin(kWalkers / 32);
   }
-  if (active) {
-    if (job.to.initial_state && span.exists && span.number == span.first)
-      store_state(job.to.initial_state, adjoint.g, span.sequence, a.d_inner, channel, first);
-#pragma unroll
-    for (int k = 0; k < kEach; ++k) adjoint.gA[k] *= adjoint.A[k] * kLn2;
-    store_state(job.to.A_log, adjoint.gA, span.number, a.d_inner, channel, first);
-  }
-  edge.finish_sums(span.number);
+  __syncthreads();
+  threadIdx.x < kWalkers ? walk(job, part, span, shared) : help(job, part, span, shared);
 }
 
 template <class T, int kTogether>
@@ -379,6 +365,15 @@ std::int64_t length_of_spans(const Arguments& a, const Split& split) {
 }  // namespace scan_adjoint
 
 namespace scan_cuda {
+
+bool backward_fits(DataType type) {
+  int device = 0, bytes = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  const auto needed =
+      type == DataType::float32 ? sizeof(scan_adjoint::Shared<float, 1>) : sizeof(scan_adjoint::Shared<__nv_bfloat16, 1>);
+  return needed <= static_cast<std::size_t>(bytes);
+}
 
 BackwardRoom backward_room(const Arguments& a) {
   const scan_adjoint::Split split(a);

@@ -1,5 +1,5 @@
 // The walk back of the scan's gradients, as selective_scan_cuda_backward.cu describes it: how work falls to blocks, what they
-// have in shared memory, and the threads that have four states of a channel each.
+// have in shared memory, and the threads that walk, with eight states of a channel each.
 #pragma once
 #include "ops/selective_scan/selective_scan_cuda.cuh"
 
@@ -9,22 +9,22 @@ namespace scan_adjoint {
 
 using namespace scan_cuda;
 
-constexpr int kEach = 4;  // states of a lane
-constexpr int kGroups = 4, kChannels = kGroups * kState, kThreads = kChannels * kState / kEach, kWarps = kThreads / 32;
-// Tokens of a tile; of a step, whose states are in registers.
-constexpr int kTokens = static_cast<int>(kChunk), kStep = 8, kSteps = kTokens / kStep;
-constexpr int kVector = 4, kAcross = kChannels / kVector, kEdges = kStep * kAcross;  // how tokens are read and gradients written
-constexpr int kPadded = kChannels + 8;  // keeps four rows of 8 channels on different banks
-constexpr int kLate = 4;                // of a step the last tokens whose decays are kept: registers end there
+constexpr int kEach = 8, kSharers = kState / kEach;  // states of a walker; walkers of a channel
+constexpr int kGroups = 4, kChannels = kGroups * kState, kWalkers = kChannels * kSharers;  // of a block; a warp has one group
+constexpr int kTile = static_cast<int>(kChunk), kStep = 8, kSteps = kTile / kStep;         // tokens; steps of a tile
+constexpr int kVector = 4, kAcross = kChannels / kVector, kHelpers = kStep * kAcross;      // how helpers split a step
+constexpr int kThreads = kWalkers + kHelpers;
 
-// A barrier at which a thread arrives without waiting; it waits later, for the phase of that parity.
+// A barrier at which warps arrive without waiting; others wait later, for phases in turn.
 struct Barrier {
   std::uint64_t state;
 
   __device__ unsigned place() { return static_cast<unsigned>(__cvta_generic_to_shared(&state)); }
-  __device__ void begin() { asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(place()), "r"(kThreads) : "memory"); }
+  __device__ void begin(int warps) { asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(place()), "r"(warps) : "memory"); }
   __device__ void arrive() {
-    asm volatile("{ .reg .b64 phase; mbarrier.arrive.shared.b64 phase, [%0]; }" ::"r"(place()) : "memory");
+    __syncwarp();
+    if (threadIdx.x % 32 == 0)
+      asm volatile("{ .reg .b64 phase; mbarrier.arrive.shared.b64 phase, [%0]; }" ::"r"(place()) : "memory");
   }
   __device__ void await(unsigned parity) {
 #if __CUDA_ARCH__ >= 900
@@ -38,26 +38,58 @@ struct Barrier {
   }
 };
 
+// Where a step's tokens lie.
+template <class T, int kTogether>
+struct Place {
+  using Half = Packed<T, kEach>;
+  static constexpr int kRows = (kGroups + kTogether - 1) / kTogether;  // of B, that the block's groups share
+  // Rows are kept apart where there is room. Then 16 channels of a token and of the next lie on different banks, and eight
+  // channels of four tokens likewise.
+  static constexpr int kWidth = kChannels + (kTogether > 1 ? 4 : 0);
+  __device__ static constexpr unsigned row(unsigned token) { return token % 2 * (kStep / 2) + token / 2; }
+
+  T states[kStep][kChannels][kState];         // after each token; once walked back, their gradients
+  float dt[kStep][kWidth], x[kStep][kWidth];  // these and the next three of each token at row(token)
+  float gy[kStep][kWidth];                    // the gradient before skip and gate
+  float slope[kStep][kWidth];                 // what y is multiplied by in the gradient of z; then that of dt from decays
+  float C[kStep][kWidth];                     // then the gradient of dt * x
+  float B[kStep][kRows * kState];
+
+  // Over the states of a group, once their gradients have been used: the group's sums for B, 16 states of a token.
+  __device__ float* sums(unsigned token, unsigned group) {
+    return reinterpret_cast<float*>(&states[token][group * kState]) + token / 2 * 8;  // tokens on different banks
+  }
+  // Eight states in one piece, placed so that neither writing nor reading rows of four channels meets on a bank.
+  __device__ Half& half(unsigned token, unsigned channel, unsigned which) {
+    return *reinterpret_cast<Half*>(&states[token][channel][(which ^ channel / 4 % 2) * kEach]);
+  }
+};
+
 template <class T, int kTogether>
 struct Shared {
-  static constexpr int kRows = (kGroups + kTogether - 1) / kTogether;
-  using Four = Packed<T, kVector>;
+  Place<T, kTogether> places[kSteps];
+  Barrier staged[kSteps], finished[kSteps];  // by helpers; by walkers
+};
 
-  float2 step[kTokens][kChannels];      // dt, dt * x
-  float B[kTokens][kRows * kState];     // rows of the block's groups of B, beside each other
-  float4 states[kSteps - 1][kThreads];  // before each step of the tile but the last
-  // Of steps in turns: the gradient before skip and gate, C, and what is read of tokens.
-  float gy[2][kStep][kChannels], C[2][kStep][kChannels];
-  Four x[3][kEdges];
-  struct alignas(16) {
-    Four y_gradient, z;  // then, in their place, what y is multiplied by in the gradient of z
-  } gate[2][kEdges];
-  // What the walk along a step comes to: see Sums.
-  float y[kStep][kPadded], gu[kStep][kPadded], gdt[kStep][kPadded];
-  float sums[kWarps][kStep][2 * kState + 8];  // over a warp's channels, for B and for C; padded likewise
-  float4 totals[2][kEdges];                   // shares of the gradients of dt_bias and of D
-  float D[kChannels];
-  Barrier staged, left, finished;  // a step's rows, what the walk comes to, its gradients
+// Columns of a matrix of tokens from one on, so that finding a row takes one instruction.
+template <class T>
+struct Columns {
+  char* first;
+  int stride;  // bytes from row to row
+
+  __device__ Columns(const Rows& rows, int column)
+      : first(static_cast<char*>(const_cast<void*>(rows.data)) + column * static_cast<int>(sizeof(T))),
+        stride(rows.stride * static_cast<int>(sizeof(T))) {}
+  __device__ T* row(int token) const {
+    T* to;
+    asm("mad.wide.s32 %0, %1, %2, %3;" : "=l"(to) : "r"(token), "r"(stride), "l"(first));
+    __builtin_assume(__isGlobal(to));
+    return to;
+  }
+  template <int kCount>
+  __device__ Packed<T, kCount> read(int token, int offset = 0) const {
+    return *reinterpret_cast<const Packed<T, kCount>*>(row(token) + offset);
+  }
 };
 
 // How groups of channels fall to blocks. Where more than kGroups share rows of B, several blocks have a share of them each.
@@ -118,216 +150,182 @@ struct Part {
   }  // its row of B, among the block's
 };
 
-// The sum over the groups that share a row of B, of lanes that have kVector channels each; in the lanes of the first of them.
-template <int kTogether>
-__device__ float sum_groups(float value) {
-  constexpr int kLanes = kState / kVector;
-  if constexpr (kTogether == 3) {
-    return value + __shfl_down_sync(kWarp, value, kLanes) + __shfl_down_sync(kWarp, value, 2 * kLanes);
-  } else {
-    if constexpr (kTogether > 1) value += __shfl_xor_sync(kWarp, value, kLanes);
-    if constexpr (kTogether > 2) value += __shfl_xor_sync(kWarp, value, 2 * kLanes);
-    return value;
-  }
-}
+// The tiles of a span and their steps, in the order in which they are walked back. A tile's first step takes the place that the
+// last step of the tile behind it leaves first, and so on: places turn round with each tile.
+struct Course {
+  const Span& span;
+  int tiles, last_steps;  // the latter of the last tile
 
-// sum += a b by a tensor core, of 16 x 8 and 8 x 8. With g = lane / 4 and t = lane % 4 a lane holds
-//   of a    (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4)
-//   of b    (t, g), (t + 4, g)
-//   of sum  (g, 2 t), (g, 2 t + 1), (g + 8, 2 t), (g + 8, 2 t + 1)
-__device__ inline void add_product(float (&sum)[4], const float (&a)[4], const float (&b)[2]) {
-  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-      : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])), "r"(__float_as_uint(a[2])), "r"(__float_as_uint(a[3])),
-        "r"(__float_as_uint(b[0])), "r"(__float_as_uint(b[1])));
-}
+  // Of a barrier of that place in that turn: some have nothing to do in the first.
+  __device__ unsigned phase(int turn, int place) const { return static_cast<unsigned>(turn + (place >= last_steps)) % 2; }
+  // Of a tile in its turn the step in a place, and the other way round.
+  __device__ static int step_in(int turn, int place) { return turn % 2 ? kSteps - 1 - place : place; }
 
-// The operands of that product lose all but 10 bits of their fractions. Those of float32 tokens are given in two parts, so that
-// nothing is lost; sums of those of bfloat16 tokens get a factor for two lossy operands that makes the error zero on average.
-template <class T>
-constexpr bool kExact = sizeof(T) == 4;
-template <class T>
-constexpr float kCentred = kExact<T> ? 1.0f : 1.0f + 2 * 0.000352f;
-template <int kCount>
-struct Lost {  // what those bits come to
-  float values[kCount];
-  __device__ explicit Lost(const float (&from)[kCount]) {
-#pragma unroll
-    for (int i = 0; i < kCount; ++i) values[i] = from[i] - __uint_as_float(__float_as_uint(from[i]) & ~0x1fffu);
-  }
-};
-template <class T>
-__device__ void add_whole_product(float (&sum)[4], const float (&a)[4], const float (&b)[2]) {
-  add_product(sum, a, b);
-  if constexpr (kExact<T>) {
-    add_product(sum, Lost(a).values, b);
-    add_product(sum, a, Lost(b).values);
-  }
-}
-
-// The thread's number, read anew each time: what follows from it is found again where it is used, because registers are what the
-// walk back has least of. (Unsigned, so that divisions by powers of two are single shifts.)
-__device__ inline unsigned thread_number() {
-  unsigned number;
-  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(number));
-  return number;
-}
-
-// A thread's place among those that walk.
-template <int kTogether>
-struct Lane {
-  unsigned thread = thread_number(), lane = thread % 32, channel = thread / 32 * 8 + lane % 8, quarter = lane / 8;
-  unsigned row = Part<kTogether>::row(channel) + quarter * kEach;  // where its states begin in rows of B
-  unsigned column = channel / kState * kState + quarter * kEach;   // and of C
+  __device__ explicit Course(const Span& span)
+      : span(span), tiles((span.end - span.begin + kTile - 1) / kTile), last_steps((span.end - begin(0) + kStep - 1) / kStep) {}
+  __device__ int begin(int turn, int step = 0) const { return span.begin + (tiles - 1 - turn) * kTile + step * kStep; }
+  __device__ int steps(int turn) const { return turn == 0 ? last_steps : kSteps; }
+  __device__ int count(int turn, int step) const { return min(span.end - begin(turn, step), kStep); }  // tokens
 };
 
-// The sums over a warp's channels of products of a value of each state with one of the channel, for four tokens. A lane's states
-// are in a row of the left operand whose four columns are the channels 0 to 3 or 4 to 7; each token has two columns of the right
-// one, with the values of either four, and where row and column belong to the same channels the result has half of a sum.
+// The sums over a group's channels of states times a value of the channel, for the tokens of a step, by the group's warp. With
+// g = lane / 4 and t = lane % 4 a lane has those of state g for the tokens 2 t and 2 t + 1, and of state g + 8 for the same.
 template <class T>
-struct ChannelSums {
-  float sums[2][4] = {};  // of the first and the last two states
-
-  // Tokens `token` and token + 1 of four.
-  __device__ void add(unsigned quarter, unsigned token, const float (&states)[kEach], float value,
-                      const float (&next_states)[kEach], float next_value) {
-    const float values[2] = {quarter == token ? value : 0.0f, quarter == token + 1 ? next_value : 0.0f};
-#pragma unroll
-    for (int k = 0; k < kEach; k += 2)
-      add_whole_product<T>(sums[k / 2], {states[k], states[k + 1], next_states[k], next_states[k + 1]}, values);
+struct GroupSums {
+  // Of the token g the values of the channels 2 t, 2 t + 1, 2 t + 8 and 2 t + 9 of the group; value(token, channel) gives those
+  // of that channel and the next.
+  using Values = Packed<T, 4>;
+  template <class Value>
+  __device__ static Values find(const Value& value) {
+    const unsigned lane = threadIdx.x % 32;
+    const float2 low = value(lane / 4, lane % 4 * 2), high = value(lane / 4, lane % 4 * 2 + 8);
+    return Values::of({low.x, low.y, high.x, high.y});
   }
-  // For token lane % 4, of the lane's four states the two that begin at half(lane).
-  __device__ static unsigned half(unsigned lane) { return lane / 4 % 2 * 2; }
-  __device__ float2 total(unsigned lane) const {
-    const bool upper = half(lane) != 0;
-    float own[2];
+
+  float sums[4];
+
+  // By tensor cores, both operands rounded to bfloat16: of each token's product, states by tokens whose values are used, only
+  // that token's column is wanted.
+  template <class Place>
+  __device__ GroupSums(Place& place, unsigned group, const Values& values) {
+    const unsigned lane = threadIdx.x % 32, channel = group * kState + lane / 16 * 8 + lane % 8, which = lane / 8 % 2;
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      own[i] = upper ? sums[1][i * 2 + 1] : sums[0][i * 2];
-      own[i] += __shfl_xor_sync(kWarp, upper ? sums[0][i * 2 + 1] : sums[1][i * 2], 4);
+    for (unsigned token = 0; token < kStep; ++token) {
+      const auto from = static_cast<unsigned>(__cvta_generic_to_shared(&place.half(token, channel, which)));
+      std::uint32_t left[4];
+      float product[4];
+      asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                   : "=r"(left[0]), "=r"(left[1]), "=r"(left[2]), "=r"(left[3])
+                   : "r"(from)
+                   : "memory");
+      asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %10, %10, "
+          "%10};"
+          : "=f"(product[0]), "=f"(product[1]), "=f"(product[2]), "=f"(product[3])
+          : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(values.words[0]), "r"(values.words[1]), "f"(0.0f));
+      if (lane % 4 == token / 2) sums[token % 2] = product[token % 2], sums[token % 2 + 2] = product[token % 2 + 2];
     }
-    return {own[0], own[1]};
   }
 };
+// Of float32 tokens, in float32.
+template <>
+template <class Place>
+__device__ GroupSums<float>::GroupSums(Place& place, unsigned group, const Values& values) : sums{} {
+  const unsigned lane = threadIdx.x % 32;
+#pragma unroll
+  for (unsigned channel = 0; channel < kState; ++channel) {
+#pragma unroll
+    for (unsigned i = 0; i < 4; ++i) {
+      const unsigned token = lane % 4 * 2 + i % 2;
+      const float value = __shfl_sync(kWarp, values[channel / 8 * 2 + channel % 2], token * 4 + channel % 8 / 2);
+      sums[i] += value * place.half(token, group * kState + channel, i / 2)[lane / 4];
+    }
+  }
+}
 
-// A thread's four states of one channel.
+// The sums over the two lanes of a channel of a value for each of two tokens: the lower lane gets the first token's.
+__device__ inline float sum_halves(const float (&v)[2], bool upper) {
+  return (upper ? v[1] : v[0]) + __shfl_xor_sync(kWarp, upper ? v[0] : v[1], 16);
+}
+
+// A thread's eight states of one channel.
 template <class T, int kTogether>
-struct Adjoint {
-  using Place = Lane<kTogether>;
+struct Walker {
+  using Where = Place<T, kTogether>;
+  using Half = typename Where::Half;
 
-  Shared<T, kTogether>& shared;
-  float A[kEach], g[kEach] = {}, gA[kEach] = {};
+  unsigned upper, channel, row, column;  // which states; in the block; where its states begin in rows of B and of C
+  float A[kEach], g[kEach] = {}, gA[kEach] = {}, D = 0.0f;
 
-  __device__ explicit Adjoint(Shared<T, kTogether>& shared) : shared(shared) {}
+  __device__ Walker()
+      : upper(threadIdx.x / 16 % 2),
+        channel(threadIdx.x / 32 * kState + threadIdx.x % 16),
+        row(Part<kTogether>::row(channel) + upper * kEach),
+        column(channel / kState * kState + upper * kEach) {}
 
-  __device__ static void read(float (&to)[kEach], const float4& from) {
-    to[0] = from.x, to[1] = from.y, to[2] = from.z, to[3] = from.w;
-  }
-  __device__ static const float4& four(const float& from) { return *reinterpret_cast<const float4*>(&from); }
-
-  // The state after token j of the tile, and the decay.
-  __device__ void advance(const Place& at, float (&after)[kEach], float (&decay)[kEach], const float (&before)[kEach],
-                          int j) const {
-    const float2 step = shared.step[j][at.channel];
-    float B[kEach];
-    read(B, four(shared.B[j][at.row]));
-#pragma unroll
-    for (int k = 0; k < kEach; ++k) {
-      decay[k] = exp2_fast(step.x * A[k]);
-      after[k] = decay[k] * before[k] + step.y * B[k];
-    }
-  }
-
-  // From the states before a tile those before its step `last`; those before steps on the way are stored.
-  __device__ void find_states(float (&h)[kEach], int last) {
-    const Place at;
-    for (int step = 0; step < last; ++step) {
-      shared.states[step][at.thread] = {h[0], h[1], h[2], h[3]};
-#pragma unroll
-      for (int i = 0; i < kStep; ++i) {
-        float decay[kEach];
-        advance(at, h, decay, h, step * kStep + i);
-      }
-    }
-  }
-  __device__ void load_stored(float (&h)[kEach], int step) const { read(h, shared.states[step][thread_number()]); }
-
-  // What a step comes to, for its first and its last four tokens, of which the lane has one: y, the gradients of dt * x and of
-  // dt / ln 2 as far as it comes from decays, and the sums for B and C.
-  struct Sums {
-    float y[2], gu[2], gdt[2];
-    float2 gB[2], gC[2];
+  // What a walker reads of a token, while the one before it is in work.
+  struct Row {
+    float dt, x, gy;
+    Packed<float, kEach> B, C;
+    Half before;  // the states before it
   };
-
-  // Back along the step of that number, from the states before it.
-  __device__ Sums go_back(const float (&before)[kEach], int number) {
-    const int first = number % kSteps * kStep;  // in the tile
-    const Place at;
-    float h[kStep + 1][kEach], late[kLate][kEach], decay[kEach];
+  __device__ static Packed<float, kEach> eight(const float& from) {
+    return *reinterpret_cast<const Packed<float, kEach>*>(&from);
+  }
+  __device__ Row read(Where& place, int j) const {
+    return {.dt = place.dt[place.row(j)][channel],
+            .x = place.x[place.row(j)][channel],
+            .B = eight(place.B[j][row]),
+            .C = eight(place.C[place.row(j)][column])};
+  }
+  template <class Before>
+  __device__ Row read_back(Where& place, int j, const Before& before) const {
+    return {.dt = place.dt[place.row(j)][channel],
+            .gy = place.gy[place.row(j)][channel],
+            .B = eight(place.B[j][row]),
+            .C = eight(place.C[place.row(j)][column]),
+            .before = j > 0 ? place.half(j - 1, channel, upper) : before()};
+  }
+  __device__ void find_decays(float (&decays)[kEach], float dt) const {
 #pragma unroll
-    for (int k = 0; k < kEach; ++k) h[0][k] = before[k];
-#pragma unroll
-    for (int j = 0; j < kStep; ++j) advance(at, h[j + 1], j < kStep - kLate ? decay : late[j - (kStep - kLate)], h[j], first + j);
+    for (int k = 0; k < kEach; ++k) decays[k] = exp2_fast(dt * A[k]);
+  }
 
-    __syncwarp();  // what was read is read again, so that it holds no registers
-    const auto& gys = shared.gy[number % 2];
-    const auto& Cs = shared.C[number % 2];
-    Sums sums;
-    ChannelSums<T> gB, gC;
-    float y[4], gu[4], gdt[4], next_g[kEach], next_u = 0.0f, next_gy = 0.0f;
+  // The states after each token of a step, from `h` before it, which becomes the last. Of the sums y the lane gets those of the
+  // tokens 2 i + upper. What the next token needs is on its way while a token is in work.
+  __device__ void go_forward(Where& place, float (&h)[kEach], float (&ys)[kStep / 2]) const {
+    float y[2], decays[kEach];
+    Row now = read(place, 0);
+    find_decays(decays, now.dt);
+#pragma unroll
+    for (int j = 0; j < kStep; ++j) {
+      Row next = now;
+      if (j + 1 < kStep) next = read(place, j + 1);
+      const float u = now.dt * now.x;
+      float sums[2] = {};
+#pragma unroll
+      for (int k = 0; k < kEach; ++k) {
+        h[k] = decays[k] * h[k] + u * now.B[k];
+        sums[k % 2] += h[k] * now.C[k];
+      }
+      find_decays(decays, next.dt);
+      place.half(j, channel, upper) = Half::of(h);
+      y[j % 2] = sums[0] + sums[1];
+      if (j % 2 == 1) ys[j / 2] = sum_halves(y, upper);
+      now = next;
+    }
+  }
+
+  // Back along a step; before() gives the states before it.
+  template <class Before>
+  __device__ void go_back(Where& place, const Before& before) {
+    float gu[2], gdt[2], decays[kEach];
+    Row now = read_back(place, kStep - 1, before);
+    find_decays(decays, now.dt);
 #pragma unroll
     for (int j = kStep - 1; j >= 0; --j) {
-      const int token = j % 4;
-      const float2 step = shared.step[first + j][at.channel];
-      const float gy = gys[j][at.channel];
-      float B[kEach], C[kEach];
-      read(B, four(shared.B[first + j][at.row]));
-      read(C, four(Cs[j][at.column]));
-      y[token] = gu[token] = gdt[token] = 0.0f;
+      Row next = now;
+      if (j > 0) next = read_back(place, j - 1, before);
+      float u_sum = 0.0f, dt_sum = 0.0f;
 #pragma unroll
       for (int k = 0; k < kEach; ++k) {
-        y[token] += h[j + 1][k] * C[k];
-        g[k] += gy * C[k];
-        gu[token] += g[k] * B[k];
+        g[k] += now.gy * now.C[k];
+        u_sum += g[k] * now.B[k];
       }
-      if (j % 2 == 1) {
-#pragma unroll
-        for (int k = 0; k < kEach; ++k) next_g[k] = g[k];
-        next_u = step.y, next_gy = gy;
-      } else {
-        gB.add(at.quarter, token, g, step.y, next_g, next_u);
-        gC.add(at.quarter, token, h[j + 1], gy, h[j + 2], next_gy);
-      }
+      place.half(j, channel, upper) = Half::of(g);
 #pragma unroll
       for (int k = 0; k < kEach; ++k) {
-        g[k] *= j < kStep - kLate ? exp2_fast(step.x * A[k]) : late[j - (kStep - kLate)][k];
-        const float q = g[k] * h[j][k];
-        gdt[token] += q * A[k];
-        gA[k] += q * step.x;
+        g[k] *= decays[k];
+        const float q = g[k] * now.before[k];
+        dt_sum += q * A[k];
+        gA[k] += q * now.dt;
       }
-      if (token == 0) {
-        sums.y[j / 4] = sum_lanes(y, at.lane);
-        sums.gu[j / 4] = sum_lanes(gu, at.lane);
-        sums.gdt[j / 4] = sum_lanes(gdt, at.lane);
-        sums.gB[j / 4] = gB.total(at.lane);
-        sums.gC[j / 4] = gC.total(at.lane);
-        gB = gC = {};
+      find_decays(decays, next.dt);
+      gu[j % 2] = u_sum, gdt[j % 2] = dt_sum;
+      if (j % 2 == 0) {
+        place.C[place.row(j + upper)][channel] = sum_halves(gu, upper);
+        place.slope[place.row(j + upper)][channel] = sum_halves(gdt, upper);
       }
-    }
-    return sums;
-  }
-
-  __device__ void leave(const Sums& s) const {
-    const Place at;
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const unsigned token = i * 4 + at.quarter;
-      shared.y[token][at.channel] = s.y[i];
-      shared.gu[token][at.channel] = s.gu[i];
-      shared.gdt[token][at.channel] = s.gdt[i];
-      float* sums = &shared.sums[at.thread / 32][i * 4 + at.lane % 4][at.quarter * kEach + ChannelSums<T>::half(at.lane)];
-      *reinterpret_cast<float2*>(sums) = s.gB[i];
-      *reinterpret_cast<float2*>(sums + kState) = s.gC[i];
+      now = next;
     }
   }
 };

@@ -8,7 +8,7 @@ namespace molt::ops::scan {
 enum class DataType { float32, float64, bfloat16 };  // of x, dt, B, C, z, y and their gradients; the rest is float32 or float64
 
 // Tokens between two states kept for the backward pass. On the CPU what is computed again for so many stays in the first cache.
-constexpr std::int64_t kChunk = 64, kCpuChunk = 16;
+constexpr std::int64_t kChunk = 32, kCpuChunk = 16;
 
 struct Arguments {
   DataType type = DataType::float32;
