@@ -105,6 +105,15 @@ TEST(RmsNorm, ABranchPassesItsInputOn) {
   EXPECT_EQ(out.sum.grad_fn(), out.normed.grad_fn());
 }
 
+// A run on the CPU repeats one whose gradients autograd added.
+TEST(RmsNorm, ABranchJoinsGradientsAsAutogradAddsThem) {
+  const TestTensors inputs{test_normal({40, 70}, 1), test_normal({70}, 2)};
+  const auto apart = [](const TestTensors& in) -> TestTensors { return {rms_norm(in[0], in[1], kEpsilon), in[0] * 1}; };
+  const Differentiated joined = differentiate(branch, inputs, at::kCPU, at::kFloat),
+                       added = differentiate(apart, inputs, at::kCPU, at::kFloat);
+  for (std::size_t i = 0; i < inputs.size(); ++i) EXPECT_TRUE(joined.gradients[i].equal(added.gradients[i]));
+}
+
 TEST(RmsNorm, HalfPrecisionIsComputedInSingle) {
   for (const at::Device device : test_devices()) {
     const at::Tensor x = test_normal({5, 64}, 1).to(device, at::kBFloat16), w = test_normal({64}, 2).to(device, at::kBFloat16);
