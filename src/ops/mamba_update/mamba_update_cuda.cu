@@ -13,7 +13,7 @@ namespace molt::ops::mamba {
 
 namespace mamba_cuda {
 
-constexpr int kThreads = 128, kBlocks = 6;                    // of a block; blocks at once on a processor
+constexpr int kThreads = 128, kBlocks = 5;                    // of a block; blocks at once on a processor
 constexpr int kStates = 4, kChannels = 4, kLargestWidth = 4;  // states and channels of a thread at a time
 constexpr float kLog2e = 1.44269504f;
 constexpr unsigned kWarp = 0xffffffffu;
@@ -116,47 +116,71 @@ __device__ void load_window(const Arguments& a, T* rows, const T* window, bool b
     if (k + 1 == a.width) rows[k] = x;
 }
 
-// One sequence's token. The window moves on with the last pass over the channels that read it.
+// What a thread needs of one sequence's token. All of it is asked for before any is used, and before anything is stored: loads
+// behind a store to memory that might be theirs would wait for their turn, a trip to memory each.
 template <class T, int kSharers>
-__device__ void advance(const Arguments& a, const Thread<T, kSharers>& p, std::int64_t t, std::int64_t slot, bool last_pass) {
-  constexpr int kOwn = Thread<T, kSharers>::kOwn;
-  const bool begins = a.contexts[t] == 0;
-  float* states = a.states + slot * a.d_inner * a.state + p.share * kStates;
-  float h[kChannels][kStates] = {};
-#pragma unroll
-  for (int j = 0; j < kChannels; ++j)
-    if (p.first + j < p.repeat && !begins) load4(h[j], states + p.channel(a, j) * a.state);
+struct Token {
+  static constexpr int kOwn = Thread<T, kSharers>::kOwn;
 
+  __device__ Token(const Arguments& a, const Thread<T, kSharers>& p, std::int64_t row, std::int64_t its_slot)
+      : t(row), slot(its_slot) {
+    const bool begins = a.contexts[t] == 0;
+#pragma unroll
+    for (int j = 0; j < kChannels; ++j)
+      if (p.first + j < p.repeat) {
+        C[j] =
+            cuda::load<kStates>(as<T>(a.C) + t * a.C_stride + (p.group * p.repeat + p.first + j) * a.state + p.share * kStates);
+        if (!begins) h[j] = cuda::load<kStates>(states_of(a, p, j));
+      }
+    B = cuda::load<kStates>(as<T>(a.B) + t * a.B_stride + p.group * a.state + p.share * kStates);
+    load_window(a, rows, window_of(a, p), begins, as<T>(a.x)[t * a.x_stride + p.column]);
+#pragma unroll
+    for (int o = 0; o < kOwn; ++o)
+      if (p.owns(o) && a.z) z[o] = as<T>(a.z)[t * a.z_stride + p.channel(a, p.own(o))];
+#pragma unroll
+    for (int o = 0; o < kOwn; ++o) dt[o] = p.owns(o) ? step_size<T>(a, t, p.channel(a, p.own(o)), p.dt_bias[o]) : 0.0f;
+  }
+
+  __device__ float* states_of(const Arguments& a, const Thread<T, kSharers>& p, int j) const {
+    return a.states + (slot * a.d_inner + p.channel(a, j)) * a.state + p.share * kStates;
+  }
+  __device__ T* window_of(const Arguments& a, const Thread<T, kSharers>& p) const {
+    return as<T>(a.windows) + (slot * a.d_xb + p.column) * (a.width - 1);
+  }
+
+  std::int64_t t, slot;
+  cuda::Pack<float, kStates> h[kChannels] = {};
+  cuda::Pack<T, kStates> C[kChannels] = {}, B;
   T rows[kLargestWidth];
-  T* window = as<T>(a.windows) + (slot * a.d_xb + p.column) * (a.width - 1);
-  load_window(a, rows, window, begins, as<T>(a.x)[t * a.x_stride + p.column]);
-  float dt[kOwn], x[kOwn];
+  T z[kOwn];
+  float dt[kOwn];
+};
+
+// The window moves on with the last pass over the channels that read it.
+template <class T, int kSharers>
+__device__ void advance(const Arguments& a, const Thread<T, kSharers>& p, const Token<T, kSharers>& token, bool last_pass) {
+  constexpr int kOwn = Thread<T, kSharers>::kOwn;
+  float x[kOwn], y[kOwn] = {};
 #pragma unroll
   for (int o = 0; o < kOwn; ++o) {
-    dt[o] = p.owns(o) ? step_size<T>(a, t, p.channel(a, p.own(o)), p.dt_bias[o]) : 0.0f;
     float value = p.bias[o];
 #pragma unroll
-    for (int k = 0; k < kLargestWidth; ++k) value += p.taps[o][k] * static_cast<float>(rows[k]);
+    for (int k = 0; k < kLargestWidth; ++k) value += p.taps[o][k] * static_cast<float>(token.rows[k]);
     x[o] = a.silu ? value * sigmoid(value) : value;
   }
 
-  float B[kStates], y[kOwn] = {};
-  load4(B, as<T>(a.B) + t * a.B_stride + p.group * a.state + p.share * kStates);
   const int leader = static_cast<int>(threadIdx.x) % 32 - p.share;
 #pragma unroll
   for (int j = 0; j < kChannels; ++j) {
-    const float step = __shfl_sync(p.lanes, dt[j / kSharers], leader + j % kSharers);
+    const float step = __shfl_sync(p.lanes, token.dt[j / kSharers], leader + j % kSharers);
     const float u = step * __shfl_sync(p.lanes, x[j / kSharers], leader + j % kSharers);
-    float sum = 0.0f, C[kStates] = {};
-    if (p.first + j < p.repeat)
-      load4(C, as<T>(a.C) + t * a.C_stride + (p.group * p.repeat + p.first + j) * a.state + p.share * kStates);
+    float sum = 0.0f, h[kStates];
 #pragma unroll
     for (int k = 0; k < kStates; ++k) {
-      h[j][k] = exp2f(step * p.decay[j][k]) * h[j][k] + u * B[k];
-      sum += h[j][k] * C[k];
+      h[k] = exp2f(step * p.decay[j][k]) * token.h[j][k] + u * token.B[k];
+      sum += h[k] * token.C[j][k];
     }
-    if (p.first + j < p.repeat)
-      *reinterpret_cast<float4*>(states + p.channel(a, j) * a.state) = make_float4(h[j][0], h[j][1], h[j][2], h[j][3]);
+    if (p.first + j < p.repeat) cuda::store(token.states_of(a, p, j), h);
 #pragma unroll
     for (int other = 1; other < kSharers; other *= 2) sum += __shfl_xor_sync(p.lanes, sum, other);
     if (j % kSharers == p.share) y[j / kSharers] = sum;
@@ -164,19 +188,16 @@ __device__ void advance(const Arguments& a, const Thread<T, kSharers>& p, std::i
 #pragma unroll
   for (int o = 0; o < kOwn; ++o) {
     if (!p.owns(o)) continue;
-    const int c = p.channel(a, p.own(o));
     float value = y[o] + p.skip[o] * x[o];
-    if (a.z) {
-      const float z = static_cast<float>(as<T>(a.z)[t * a.z_stride + c]);
-      value *= z * sigmoid(z);
-    }
-    as<T>(a.y)[t * a.d_inner + c] = static_cast<T>(value);
+    if (a.z) value *= static_cast<float>(token.z[o]) * sigmoid(static_cast<float>(token.z[o]));
+    as<T>(a.y)[token.t * a.d_inner + p.channel(a, p.own(o))] = static_cast<T>(value);
   }
   __syncwarp(p.lanes);
   if (last_pass && p.share == 0) {
+    T* const window = token.window_of(a, p);
 #pragma unroll
     for (int k = 0; k + 1 < kLargestWidth; ++k)
-      if (k + 1 < a.width) window[k] = rows[k + 1];
+      if (k + 1 < a.width) window[k] = token.rows[k + 1];
   }
 }
 
@@ -192,7 +213,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) update_kernel(const Argumen
     for (std::int64_t t = blockIdx.y; t < a.tokens; t += gridDim.y) {
       const std::int64_t next = t + gridDim.y < a.tokens ? a.slots[t + gridDim.y] : -1;
       if (slot >= 0) {
-        advance(a, p, t, slot, first + kChannels >= repeat);
+        advance(a, p, Token<T, kSharers>(a, p, t, slot), first + kChannels >= repeat);
       } else {
         for (int o = 0; o < Thread<T, kSharers>::kOwn; ++o)
           if (p.owns(o)) as<T>(a.y)[t * a.d_inner + p.channel(a, p.own(o))] = static_cast<T>(0.0f);
@@ -207,7 +228,7 @@ void launch(const Arguments& a, cudaStream_t stream) {
   const auto with = [&]<int kSharers>() {
     const auto columns = static_cast<unsigned>((a.d_xb * kSharers + kThreads - 1) / kThreads);
     // As many blocks as run at once: further sequences follow one another in them and share what is read once.
-    constexpr unsigned kMostBlocks = 768;
+    constexpr unsigned kMostBlocks = 640;
     const unsigned rows = std::clamp<unsigned>(kMostBlocks / columns, 1, static_cast<unsigned>(a.tokens));
     update_kernel<T, kSharers><<<dim3(columns, rows), kThreads, 0, stream>>>(a);
   };
