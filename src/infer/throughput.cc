@@ -85,12 +85,15 @@ class Subject {
   std::vector<std::int32_t> tokens_, last_;
 };
 
-void check(const ThroughputOptions& options) {
+void check(const ThroughputOptions& options, at::Device device) {
   const auto at_least_one = [](const char* name, std::int64_t value) {
     require(value >= 1, name, ": found ", value, ", expected at least 1");
   };
-  for (const std::int64_t batch : options.batches)
+  for (const std::int64_t batch : options.batches) {
     if (batch != ThroughputOptions::kLargest) at_least_one("batch", batch);
+    require(batch != ThroughputOptions::kLargest || device.is_cuda(),
+            "batch: found the largest that fits, expected a number: only a GPU has memory of its own");
+  }
   for (const std::int64_t context : options.contexts) at_least_one("context", context);
   at_least_one("tokens", options.tokens);
   at_least_one("runs", options.runs);
@@ -106,8 +109,7 @@ std::int64_t free_bytes(at::Device device) {
     if (cudaMemGetInfo(&free, &total) == cudaSuccess) return static_cast<std::int64_t>(free);
   }
 #endif
-  require(device.is_cuda(), "batch: found the largest that fits, expected a number: only a GPU has memory of its own");
-  return 0;
+  MOLT_CHECK(false, "no GPU: ", device.str());
 }
 
 // As many sequences of `room` tokens as fit beside the weights.
@@ -220,7 +222,7 @@ class Setting {
 std::vector<ThroughputRow> measure_throughput(const std::vector<const Model*>& models, const ThroughputOptions& options,
                                               const std::function<void(std::int64_t, std::int64_t)>& progress) {
   using namespace throughput_detail;
-  check(options);
+  check(options, models.at(0)->device());
   std::vector<ThroughputRow> rows;
   const std::int64_t settings = options.requests > 0 ? 1 : std::ssize(options.contexts) * (std::ssize(options.batches) + 1);
   const std::int64_t total = settings * options.runs * std::ssize(models);

@@ -35,7 +35,10 @@ TEST(Throughput, MeasuresEverySettingOfEveryModel) {
     const std::int64_t attention = row.context * 2 * 2 * 8 * 4, mamba = (16 * 3 + 32 * 8) * 4;
     EXPECT_EQ(row.cache_bytes, row.batch * (row.model == 0 ? 2 * attention : attention + mamba));
   }
-  EXPECT_THROW(measure_throughput({teacher.get()}, {.batches = {ThroughputOptions::kLargest}}), UserError);
+  int runs = 0;
+  const auto count = [&](std::int64_t, std::int64_t) { ++runs; };
+  EXPECT_THROW(measure_throughput({teacher.get()}, {.batches = {1, ThroughputOptions::kLargest}}, count), UserError);
+  EXPECT_EQ(runs, 0);
   EXPECT_THROW(measure_throughput({teacher.get()}, {.batches = {-1}}), UserError);
   EXPECT_THROW(measure_throughput({teacher.get()}, {.runs = 0}), UserError);
 }
