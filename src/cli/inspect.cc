@@ -21,7 +21,7 @@ namespace inspect_model {
 
 struct Options {
   std::string model, dtype = "auto", batch;
-  std::int64_t step = 1;
+  std::optional<std::int64_t> step;
   std::vector<std::int64_t> mamba;
   std::vector<std::string> set;
   std::int64_t context = 16384;
@@ -189,8 +189,9 @@ int run(const Options& options) {
     require(value > 0, name, ": found ", value, ", expected a positive number");
   }
   const fs::path folder = resolve_model_folder(options.model);
+  require(!options.step || !options.batch.empty(), "--step: expected --batch beside it");
   if (!options.batch.empty()) {
-    show_batch(folder, options.batch, options.step);
+    show_batch(folder, options.batch, options.step.value_or(1));
     return 0;
   }
   const ModelConfig config = read_model_config(folder);
@@ -219,7 +220,7 @@ Command inspect_command() {
             arguments.option("--batch", options->batch,
                              "Instead, show the tokens of a batch with their loss weights: of a training's CONFIG, a folder of "
                              "token shards, or a file that a run's guard saved");
-            arguments.option("--step", options->step, "The step whose batch that is, from 1");
+            arguments.option("--step", options->step, "The step whose batch that is, from 1 [1]");
             arguments.flag("--json", options->json, "Print JSON");
             return [options] { return inspect_model::run(*options); };
           }};

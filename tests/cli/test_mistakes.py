@@ -57,6 +57,7 @@ MISTAKES = [
     ("convert TEACHER --layers 99 --output out", "--layers: found layer 99, expected 0 to 11"),
     ("rank TEACHER --method loo --data empty.jsonl --output out", "empty.jsonl: found no manifest.json, expected a folder that"),
     ("evaluate TEACHER --task gsm8k --data no-field.jsonl --output out", "no-field.jsonl:1: answer: missing"),
+    ("inspect TEACHER --step 3", "--step: expected --batch beside it"),
     ("logits TEACHER --input absent.jsonl --output out", "absent.jsonl: cannot open"),
     ("train", "CONFIG is required (molt train --help shows what is accepted)"),
     ("rank TEACHER --method random --data synthetic --output out", "--data: no setting of --method random (known here: method"),
