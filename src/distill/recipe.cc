@@ -367,7 +367,7 @@ class RecipeRun {
 }  // namespace recipe_run
 
 void run_recipe(const RecipeConfig& config, const RecipeOptions& options) {
-  require(!config.output.empty(), options.place, ": output: missing, expected a folder");
+  check_output(config.output, options.place);
   require(!config.stages.empty(), options.place, ": stages: found none, expected at least one");
   require(!config.teacher.pretrained.path.empty(), options.place, ": teacher.pretrained.path: missing, expected its folder");
   recipe_run::RecipeRun(config, options).run();

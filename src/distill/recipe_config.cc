@@ -154,9 +154,10 @@ ModelConfig with_restored(const ModelConfig& parent, const ModelConfig& teacher,
   return restored_config(parent, teacher, converted, place);
 }
 
-// What no export could express must not come out after hours of training.
-void check_exportable(const ModelConfig& config, const std::string& place) {
+// What cannot be, and what no export could express, must not come out after hours of training.
+void check_possible(const ModelConfig& config, const std::string& place) {
   try {
+    const Model sizes(config);  // without storage
     make_config_json(config, family_for(config, Json()), OrderedJson(), "float32");
   } catch (const UserError& error) {
     fail(place, ": convert: ", error.what());
@@ -178,7 +179,7 @@ std::map<std::string, ModelConfig> stage_configs(const RecipeConfig& recipe, con
             before + std::ssize(open), ", the attention layers of the teacher");
     configs[stage.name] =
         converted_config(begin, {open.end() - static_cast<std::ptrdiff_t>(fresh), open.end()}, stage.convert, at);
-    recipe_config::check_exportable(configs[stage.name], at);
+    recipe_config::check_possible(configs[stage.name], at);
   }
   return configs;
 }

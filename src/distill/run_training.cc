@@ -269,8 +269,13 @@ MemoryPlan plan_run(const TrainConfig& config, RunModels& models, const std::str
   return plan;
 }
 
+void check_output(const std::string& output, const std::string& place) {
+  require(!output.empty(), place, ": output: missing, expected a folder");
+  require(!holds_model(output), place, ": output: found ", output, ", the folder of a model, expected one for the results alone");
+}
+
 LoopResult run_training(const TrainConfig& config, RunModels& models, const RunOptions& options) {
-  require(!config.output.empty(), options.place, ": output: missing, expected the run folder");
+  check_output(config.output, options.place);
   const auto seed = static_cast<std::uint64_t>(config.seed);
   const std::int64_t vocabulary = models.student->config().vocabulary;
   const std::unique_ptr<Objective> own =

@@ -64,6 +64,9 @@ struct RunOptions {
   Changes changes = Changes::refuse;            // since the run was left
 };
 
+// UserError for a folder of results that is not named or is a model's: `place` (the configuration) starts it.
+void check_output(const std::string& output, const std::string& place);
+
 // Trains the student to the end in config.output, continuing what lies there.
 LoopResult run_training(const TrainConfig& config, RunModels& models, const RunOptions& options);
 

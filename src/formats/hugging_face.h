@@ -22,6 +22,9 @@ namespace molt {
 // adapters for the model that they make of their base.
 fs::path resolve_model_folder(const fs::path& model);
 
+// Whether a folder is a model's itself, of whole weights or of adapters.
+bool holds_model(const fs::path& folder);
+
 // From config.json alone: cheap.
 ModelConfig read_model_config(const fs::path& folder);
 

@@ -19,10 +19,6 @@ std::int64_t checkpoint_number(const std::string& name) {
   return digits.empty() || digits.size() > 18 ? -1 : std::stoll(digits);
 }
 
-bool holds_model(const fs::path& folder) {
-  return fs::exists(folder / "config.json") || is_adapter_folder(folder);
-}
-
 // The newest checkpoint of a run that holds an export, or an empty path.
 fs::path newest_export(const fs::path& checkpoints) {
   fs::path newest;
@@ -40,10 +36,14 @@ fs::path newest_export(const fs::path& checkpoints) {
 
 }  // namespace load_model_detail
 
+bool holds_model(const fs::path& folder) {
+  return fs::exists(folder / "config.json") || is_adapter_folder(folder);
+}
+
 fs::path resolve_model_folder(const fs::path& model) {
   require(fs::exists(model), model.string(), ": no such folder");
   for (const fs::path& folder : {model, model / "export", load_model_detail::newest_export(model / "checkpoints")}) {
-    if (!folder.empty() && load_model_detail::holds_model(folder)) return folder;
+    if (!folder.empty() && holds_model(folder)) return folder;
   }
   require(!fs::exists(model / "recipe.json"), model.string(),
           ": found the results of a recipe, expected one of its stages, a folder in this one");

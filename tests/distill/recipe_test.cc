@@ -244,6 +244,9 @@ TEST_F(Recipe, MistakesAreNamed) {
   EXPECT_NE(sizes.find("toy.yaml: stage two: convert: "), std::string::npos) << sizes;
   EXPECT_NE(sizes.find("dt_rank"), std::string::npos) << sizes;
   EXPECT_EQ(message({"output="}), "toy.yaml: output: missing, expected a folder");
+  EXPECT_NE(message({"output=" + (folder / "teacher").string()}).find("the folder of a model"), std::string::npos);
+  EXPECT_FALSE(fs::exists(folder / "teacher/recipe.json"));
+  EXPECT_NE(message({"stages[0].convert.state_size=7"}).find("toy.yaml: stage one: convert: layer 3: "), std::string::npos);
   EXPECT_FALSE(fs::exists(folder / "b/one"));
 }
 

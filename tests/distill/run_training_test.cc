@@ -158,7 +158,10 @@ TEST_F(RunTraining, MistakesAreNamed) {
             "train.yaml: shard_size: found 0, expected a positive number of GB");
   TrainConfig wrong = config("student");
   wrong.output = "";
-  EXPECT_EQ(run(wrong), "train.yaml: output: missing, expected the run folder");
+  EXPECT_EQ(run(wrong), "train.yaml: output: missing, expected a folder");
+  wrong.output = (folder / "teacher").string();
+  EXPECT_EQ(run(wrong),
+            concat("train.yaml: output: found ", wrong.output, ", the folder of a model, expected one for the results alone"));
   wrong = config("student");
   wrong.reference_models["teacher"].pretrained.path = "";
   EXPECT_EQ(run(wrong), "train.yaml: reference_models.teacher.pretrained.path: missing, expected a Hugging Face folder");
