@@ -218,9 +218,27 @@ std::vector<std::pair<std::string, Throughput>> read_throughput(const fs::path& 
   return rows;
 }
 
+namespace file_parts {
+
+constexpr const char* adapter_file = "adapter_config.json";
+
+bool holds_model(const fs::path& folder) {
+  return fs::exists(folder / "config.json") || fs::exists(folder / adapter_file);
+}
+
+// config.json of the folder, or of the model that its adapters belong to, which may have moved since.
+fs::path configuration_of(const fs::path& folder) {
+  const fs::path own = folder / "config.json", adapters = folder / adapter_file;
+  if (fs::exists(own) || !fs::exists(adapters)) return own;
+  return fs::path(get_or<std::string>(read_json(adapters), "base_model_name_or_path", "", adapters.string())) / "config.json";
+}
+
+}  // namespace file_parts
+
 std::vector<std::string> read_layout(const fs::path& folder) {
-  const fs::path path = folder / "config.json";
-  if (folder.empty() || !fs::exists(path)) return {};
+  if (folder.empty()) return {};
+  const fs::path path = file_parts::configuration_of(folder);
+  if (!fs::exists(path)) return {};
   const Json json = read_json(path);
   require(json.is_object(), path.string(), ": expected an object");
   if (json.contains("hybrid_block_layout")) return get<std::vector<std::string>>(json, "hybrid_block_layout", path.string());
@@ -236,8 +254,7 @@ fs::path newest_export(const fs::path& run) {
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(run / "checkpoints", error)) {
     const std::string name = entry.path().filename().string();
-    if (name.find_first_not_of("0123456789") != std::string::npos || !fs::exists(entry.path() / "export" / "config.json"))
-      continue;
+    if (name.find_first_not_of("0123456789") != std::string::npos || !file_parts::holds_model(entry.path() / "export")) continue;
     const fs::path found = entry.path() / "export";
     const auto key = [](const fs::path& path) {
       const std::string number = path.parent_path().filename().string();

@@ -125,6 +125,15 @@ TEST_F(Collect, ReadsATrainingRunAlone) {
   EXPECT_EQ(found.title, "run");
 }
 
+TEST_F(Collect, AdaptersHaveTheLayersOfTheirBase) {
+  write("run/metrics.jsonl", "{\"step\":1,\"tokens\":100,\"loss\":2.5}\n");
+  write("run/checkpoints/00000001/export/adapter_config.json",
+        concat("{\"base_model_name_or_path\": \"", (folder / "base").string(), "\"}"));
+  EXPECT_TRUE(collect({folder / "run"}).checkpoints.at(0).layout.empty());
+  write("base/config.json", R"({"num_hidden_layers": 2, "hybrid_block_layout": ["t", "m2"]})");
+  EXPECT_EQ(collect({folder / "run"}).checkpoints.at(0).layout, (std::vector<std::string>{"t", "m2"}));
+}
+
 TEST_F(Collect, ThinsLongRuns) {
   std::string lines;
   for (int step = 1; step <= 10000; ++step)
