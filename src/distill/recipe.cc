@@ -100,7 +100,7 @@ class RecipeRun {
     const std::string place = options_.place + ": teacher.logits";
     logits_ = std::make_shared<StoredLogits>(config_.teacher.logits, place);
     require(logits_->about().teacher == teacher_print_, place, ": found logits of another teacher than ",
-            config_.teacher.pretrained.path, " in ", c10::toString(dtype_), ": ", logits_->about().teacher, ", expected ",
+            config_.teacher.pretrained.path, " in ", dtype_word(dtype_), ": ", logits_->about().teacher, ", expected ",
             teacher_print_);
     for (const StageConfig& stage : config_.stages) {
       if (!stage.head.distills()) continue;

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "formats/hugging_face.h"
 #include "train/peak_flops.h"
 #include "train/random_state.h"
 #include "train/trained_names.h"
@@ -45,7 +46,7 @@ void Trainer::start() {
   OrderedJson details = {{"step", step_},
                          {"objective", parts_.objective.name()},
                          {"device", parts_.model.device().str()},
-                         {"dtype", c10::toString(parts_.model.dtype())},
+                         {"dtype", dtype_word(parts_.model.dtype())},
                          {"threads", at::get_num_threads()},
                          {"versions", versions()}};
   if (parts_.memory_plan) details["memory_plan"] = *parts_.memory_plan;
@@ -155,7 +156,7 @@ Checkpoint Trainer::checkpoint_now() const {
   checkpoint.seconds = seconds_;
   checkpoint.threads = at::get_num_threads();
   checkpoint.device = parts_.model.device().str();
-  checkpoint.dtype = c10::toString(parts_.model.dtype());
+  checkpoint.dtype = dtype_word(parts_.model.dtype());
   checkpoint.versions = versions();
   checkpoint.loss = interval_.steps > interval_.skipped ? interval_.mean_loss() : interval_loss_;
   checkpoint.data = std::make_shared<const Json>(parts_.source.position());

@@ -79,6 +79,7 @@ TEST_F(Loop, LearnsAndLeavesWhatARunConsistsOf) {
   const Json state = read_json(result.checkpoint / "state.json");
   EXPECT_EQ(state["versions"]["molt"], "test");
   EXPECT_EQ(state["threads"], at::get_num_threads());
+  EXPECT_EQ(state["dtype"], "float32");
 }
 
 TEST_F(Loop, OneBatchOfEightAndEightBatchesOfOneAgree) {
