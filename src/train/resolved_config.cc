@@ -1,5 +1,6 @@
 #include "train/resolved_config.h"
 
+#include <algorithm>
 #include <map>
 #include <set>
 
@@ -24,7 +25,7 @@ void add_leaves(const config_tree::Node& node, const std::string& path, std::map
     add_leaves(*entry.value, path.empty() ? entry.key : path + "." + entry.key, leaves);
   }
   for (std::size_t i = 0; i < node.items.size(); ++i) add_leaves(*node.items[i], concat(path, "[", i, "]"), leaves);
-  if (node.entries.empty() && node.items.empty()) leaves[path] = config_tree::shown(node);
+  if (node.entries.empty() && node.items.empty() && !path.empty()) leaves[path] = config_tree::shown(node);
 }
 
 std::map<std::string, std::string> leaves(const std::string& text, const std::string& origin) {
@@ -81,12 +82,14 @@ std::vector<ChangedKey> changed_results(const fs::path& run, const std::string& 
 }
 
 std::string changes_text(const std::vector<ChangedKey>& changes) {
+  constexpr std::size_t most_named = 8;
   std::string text;
-  for (const ChangedKey& key : changes) {
+  for (std::size_t i = 0; i < std::min(changes.size(), most_named); ++i) {
+    const ChangedKey& key = changes[i];
     text += concat(text.empty() ? "" : ", ", key.path, " (here ", key.before.empty() ? "absent" : key.before, ", now ",
                    key.after.empty() ? "absent" : key.after, ")");
   }
-  return text;
+  return changes.size() <= most_named ? text : concat(text, " and ", changes.size() - most_named, " more");
 }
 
 void require_unchanged(const fs::path& run, const std::vector<ChangedKey>& changes, Changes how) {

@@ -26,7 +26,7 @@ enum class Changes {
   accept,  // go on from the last checkpoint
 };
 
-// "training.steps (here "24", now "30"), data.path (…)"
+// "training.steps (here "24", now "30"), data.path (…)", of many the first ones and how many more there are.
 std::string changes_text(const std::vector<ChangedKey>& changes);
 // UserError that names them unless there are none, or they are accepted.
 void require_unchanged(const fs::path& run, const std::vector<ChangedKey>& changes, Changes how);

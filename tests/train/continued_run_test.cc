@@ -121,6 +121,15 @@ TEST_F(ContinuedRun, AnotherThreadCountIsAWarning) {
   at::set_num_threads(threads);
   EXPECT_TRUE(said.find(concat("the run used ", threads, " threads, now it has ", threads + 1)) != std::string::npos) << said;
 }
+TEST_F(ContinuedRun, OfManyChangesTheFirstAreNamed) {
+  TinyRun(folder / "run").train();
+  write_file(folder / "run/config.yaml", "");
+  const std::string error = error_of([&] { TinyRun(folder / "run").train(); });
+  EXPECT_NE(error.find("settings or files: average_decay (here absent, now \"0.0\"), "), std::string::npos) << error;
+  EXPECT_NE(error.find(" more; restore them"), std::string::npos) << error;
+  EXPECT_LT(error.size(), 1000u) << error;
+}
+
 TEST_F(ContinuedRun, DamagedLinesOfMetricsAreNamedAndTheRunGoesOn) {
   TinyRun(folder / "run").train();
   fs::remove_all(folder / "run/checkpoints/00000024");
