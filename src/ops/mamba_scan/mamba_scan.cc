@@ -57,9 +57,10 @@ at::Tensor mamba_scan(const at::Tensor& zxBC, const ConvInput& conv, const ScanI
   return record(
       {zxBC, conv.weight, conv.bias, scan.dt, scan.dt_bias, scan.A_log, scan.D},
       [&](Saved& saved) {
-        scan_in.x = conv::forward(conv_in, sequences);
         scan::check(scan_in, sequences.tokens(), sequences.count());
-        Tensors outputs = scan::forward(scan_in, sequences, {}, saved);
+        const bool in_one = scan::takes_convolution(scan_in, conv_in);
+        if (!in_one) scan_in.x = conv::forward(conv_in, sequences);
+        Tensors outputs = scan::forward(scan_in, sequences, {}, saved, in_one ? &conv_in : nullptr);
         saved.tensors.insert(saved.tensors.begin(), {conv_in.x, conv.weight, conv.bias});
         return outputs;
       },

@@ -167,12 +167,30 @@ Tensors pack(const ScanInput& in) {
   return {in.x, in.dt, in.dt_bias, in.A_log, in.B, in.C, in.D, in.z, in.initial_state};
 }
 
+bool takes_convolution([[maybe_unused]] const ScanInput& in, [[maybe_unused]] const ConvInput& conv) {
+#ifdef MOLT_CUDA
+  const std::int64_t d_inner = in.dt.size(1), state = in.A_log.size(1);
+  return in.x.is_cuda() && has_kernel(in) && state == kCudaConvolvesFor && conv.silu && !conv.initial_window.defined() &&
+         conv.weight.sizes() == at::IntArrayRef({d_inner, kTaps}) && (conv.repeat == 1 || conv.group_size == state);
+#else
+  return false;
+#endif
+}
+
 // y, then the final state and the states at positions if they are wanted.
-Tensors forward(const ScanInput& given, const Sequences& sequences, const ScanRequest& request, Saved& saved) {
+Tensors forward(const ScanInput& given, const Sequences& sequences, const ScanRequest& request, Saved& saved,
+                const ConvInput* conv) {
   const c10::DeviceGuard guard(given.x.device());
   Prepared p = prepare(given, sequences);
   Arguments& a = p.arguments;
-  at::Tensor positions;
+  at::Tensor positions, taps, taps_bias, x = given.x;
+  if (conv) {
+    const auto precision = at::typeMetaToScalarType(p.states.dtype());
+    taps = dense(conv->weight, precision), taps_bias = dense(conv->bias, precision);
+    a.taps = data(taps), a.taps_bias = data(taps_bias);
+    if (saved.recording) x = at::empty({a.tokens, a.d_inner}, p.values);
+    if (saved.recording) a.convolved = mutable_data(x);
+  }
   Tensors outputs = {at::empty({a.tokens, a.d_inner}, p.values)};
   a.y = mutable_data(outputs[0]);
   if (request.final_state) {
@@ -186,6 +204,7 @@ Tensors forward(const ScanInput& given, const Sequences& sequences, const ScanRe
   }
   if (saved.recording) {
     saved.tensors = pack(given);
+    saved.tensors[0] = x;
     saved.tensors.push_back(at::empty({kept_size(a, given.x.device())}, p.states));
     a.kept = mutable_data(saved.tensors.back());
   }

@@ -1,42 +1,11 @@
 // The walk along the tokens, forward with outputs, or only for what it ends with. A block has 32 channels of one span: half of
 // its threads walk through a tile of tokens in shared memory while the other half prepare the next tile and finish the outputs of
 // the one before, so that the walkers, about one warp a scheduler where a single sequence is scanned, do nothing else.
-#include "ops/selective_scan/selective_scan_cuda.cuh"
+#include "ops/selective_scan/selective_scan_cuda_walk.cuh"
 
 namespace molt::ops::scan {
 
 namespace scan_walk {
-
-using namespace scan_cuda;
-
-enum class Walk { outputs, state_ends, adjoint_ends };
-
-constexpr int kChannels = 32, kTokens = 32;          // of a block; of a tile
-constexpr int kEach = 4, kSharers = kState / kEach;  // states of a walker; walkers of a channel
-constexpr int kWalkers = kChannels * kSharers, kHelpers = 128, kThreads = kWalkers + kHelpers;
-constexpr int kVector = 4, kRows = kHelpers / (kChannels / kVector), kRounds = kTokens / kRows;  // how helpers split a tile
-
-// What a walker reads of each token, and what it leaves. Rows past the end are zeros, which leave states as they are.
-struct alignas(16) Tile {
-  float2 step[kTokens][kChannels];  // dt, and what a row is multiplied by: dt * x, backwards the gradient before skip and gate
-  float into[kTokens][kChannels];   // B, backwards C: added to the states
-  float out[kTokens][kChannels];    // C: what y sums the states by
-  float y[kTokens][kChannels + 32 / kSharers];  // the padding keeps what a warp writes at once on different banks
-};
-
-struct Job {
-  Arguments a;
-  Inputs in;
-  int length = 0, blocks = 0;  // tokens of a span, blocks that share one
-  Ends ends;
-
-  Job(const Arguments& a, const void* y_gradient, std::int64_t length, Ends ends)
-      : a(a),
-        in(a, y_gradient),
-        length(static_cast<int>(length)),
-        blocks(static_cast<int>((a.d_inner + kChannels - 1) / kChannels)),
-        ends(ends) {}
-};
 
 // One thread's states on their way. A warp has the channels of 32 / kSharers lanes beside each other.
 template <Walk kWalk>
@@ -99,156 +68,6 @@ struct Walker {
   }
 };
 
-// One of the threads that fill tiles and finish outputs: four channels of every kRows-th token.
-template <class T, Walk kWalk>
-struct Helper {
-  using Four = Packed<T, kVector>;
-  static constexpr bool kBackwards = kWalk == Walk::adjoint_ends;
-  static constexpr int kAhead = sizeof(T) == 2 ? 2 : 1;
-
-  const Job& job;
-  const Span& span;
-  int last, row, local;             // last tile; first token in a tile; first channel in the block
-  int channel, x_column, B_column;  // the last two: where x and B of these channels begin
-  bool active;
-  float bias[kVector], D[kVector];
-  // What is on its way from memory, of kAhead tiles in turns.
-  struct Raw {
-    Four dt, value, z, into, out;  // value: x, backwards the gradient of y
-  } raw[kAhead][kRounds];
-  struct RawOut {
-    Four x, z;
-  } raw_out[kAhead][kRounds];
-
-  __device__ Helper(const Job& job, const Span& span, int last, int block, int thread)
-      : job(job),
-        span(span),
-        last(last),
-        row(thread / (kChannels / kVector)),
-        local(thread % (kChannels / kVector) * kVector),
-        channel(block * kChannels + local),
-        active(channel < job.a.d_inner) {
-    const Arguments& a = job.a;
-    if (!active) channel = 0;
-    B_column = shared_column(a, channel / kState) + channel % kState;
-    x_column = a.x_columns == a.d_inner ? channel : B_column;
-    for (int i = 0; i < kVector; ++i) {
-      bias[i] = a.dt_bias ? as<float>(a.dt_bias)[channel + i] : 0.0f;
-      D[i] = a.D ? as<float>(a.D)[channel + i] : 0.0f;
-    }
-  }
-
-  // The first token of a tile: backwards, tiles and their rows count from the end.
-  __device__ int begin(int tile) const { return kBackwards ? span.end - (tile + 1) * kTokens : span.begin + tile * kTokens; }
-  // The token of row j behind it.
-  __device__ int token(int j) const { return kBackwards ? kTokens - 1 - j : j; }
-  __device__ bool inside(int tile, int j) const {
-    return kBackwards ? begin(tile) + token(j) >= span.begin : begin(tile) + j < span.end;
-  }
-  // One to read in its place where there is none: without branches all loads are on their way together.
-  __device__ int readable(int tile, int j) const {
-    return kBackwards ? max(token(j), span.begin - begin(tile)) : min(j, span.end - 1 - begin(tile));
-  }
-
-  template <int kSlot>
-  __device__ void fetch(int tile) {
-    const Inputs& in = job.in;
-    tile = min(tile, last);
-#pragma unroll
-    for (int r = 0; r < kRounds; ++r) {
-      Raw& to = raw[kSlot % kAhead][r];
-      const int t = begin(tile), j = readable(tile, row + r * kRows);
-      to.dt = in.dt.read<T, kVector>(t, j, channel);
-      to.value = kBackwards ? in.y_gradient.read<T, kVector>(t, j, channel) : in.x.read<T, kVector>(t, j, x_column);
-      to.into = kBackwards ? in.C.read<T, kVector>(t, j, channel) : in.B.read<T, kVector>(t, j, B_column);
-      if constexpr (kBackwards) to.z = in.z.read<T, kVector>(t, j, channel);
-      if constexpr (kWalk == Walk::outputs) to.out = in.C.read<T, kVector>(t, j, channel);
-    }
-  }
-
-  __device__ float gate(float value, float z) const {
-    const float gated = value * z * sigmoid(z);
-    return job.in.gated ? gated : value;
-  }
-
-  template <int kSlot>
-  __device__ void prepare(Tile& to, int tile) const {
-#pragma unroll
-    for (int r = 0; r < kRounds; ++r) {
-      const Raw& from = raw[kSlot % kAhead][r];
-      const int j = row + r * kRows;
-      const bool valid = inside(tile, j), driven = valid && (!kBackwards || job.in.driven);
-      float2 step[kVector];
-#pragma unroll
-      for (int i = 0; i < kVector; ++i) {
-        const float dt = softplus(from.dt[i] + bias[i]), value = from.value[i];
-        const float drive = kBackwards ? gate(value, from.z[i]) : dt * value;
-        step[i] = {valid ? dt : 0.0f, driven ? drive : 0.0f};
-      }
-      float4* steps = reinterpret_cast<float4*>(&to.step[j][local]);
-      steps[0] = {step[0].x, step[0].y, step[1].x, step[1].y};
-      steps[1] = {step[2].x, step[2].y, step[3].x, step[3].y};
-      *reinterpret_cast<float4*>(&to.into[j][local]) = from.into.wide();
-      if constexpr (kWalk == Walk::outputs) *reinterpret_cast<float4*>(&to.out[j][local]) = from.out.wide();
-    }
-  }
-
-  template <int kSlot>
-  __device__ void fetch_output(int tile) {
-    tile = min(tile, last);
-#pragma unroll
-    for (int r = 0; r < kRounds; ++r) {
-      const int t = begin(tile), j = readable(tile, row + r * kRows);
-      raw_out[kSlot % kAhead][r].x = job.in.x.read<T, kVector>(t, j, x_column);
-      raw_out[kSlot % kAhead][r].z = job.in.z.read<T, kVector>(t, j, channel);
-    }
-  }
-
-  // Skip, gate, and the output's rows.
-  template <int kSlot>
-  __device__ void finish(const Tile& from, int tile) const {
-    const Rows y_rows{job.a.y, static_cast<int>(job.a.d_inner)};
-#pragma unroll
-    for (int r = 0; r < kRounds; ++r) {
-      const int j = row + r * kRows;
-      const RawOut& raw = raw_out[kSlot % kAhead][r];
-      const float4 sums = *reinterpret_cast<const float4*>(&from.y[j][local]);
-      const float y[kVector] = {sums.x, sums.y, sums.z, sums.w};
-      float result[kVector];
-#pragma unroll
-      for (int i = 0; i < kVector; ++i) result[i] = gate(y[i] + D[i] * raw.x[i], raw.z[i]);
-      if (active && inside(tile, j)) y_rows.write(begin(tile), j, channel, Four::of(result));
-    }
-  }
-
-  __device__ void begin_help(Tile& tile) {
-    fetch<0>(0);
-    if constexpr (kAhead > 1) fetch<1>(1);
-    prepare<0>(tile, 0);
-    fetch<kAhead>(kAhead);
-    if constexpr (kAhead > 1 && kWalk == Walk::outputs) fetch_output<0>(0);
-  }
-
-  // What there is to do while tile i, of those with i % 2 == kSlot, is walked through.
-  template <int kSlot>
-  __device__ void help(Tile (&tiles)[2], int i) {
-    Tile& other = tiles[1 - kSlot];
-    prepare<kSlot + 1>(other, i + 1);
-    fetch<kSlot + 1>(i + 1 + kAhead);
-    if constexpr (kWalk == Walk::outputs) {
-      if (i > 0) finish<kSlot + 1>(other, i - 1);
-      fetch_output<kSlot - 1 + kAhead>(i - 1 + kAhead);
-    }
-    __syncthreads();
-  }
-
-  __device__ void end_help(const Tile (&tiles)[2]) const {
-    if constexpr (kWalk == Walk::outputs) {
-      last % 2 == 0 ? finish<0>(tiles[0], last) : finish<1>(tiles[1], last);
-    }
-  }
-};
-
 // The walkers' part of a span with outputs: states that are kept or asked for stand between tokens.
 struct Stops {
   const Arguments& a;
@@ -296,7 +115,7 @@ __device__ void end_walk(const Walker<kWalk>& walker, const Job& job, const Span
   }
 }
 
-template <class T, Walk kWalk>
+template <class T, Walk kWalk, bool kConvolves>
 __global__ void __launch_bounds__(kThreads, kWalk == Walk::outputs ? 2 : 3) walk_kernel(const Job job) {
   __shared__ Tile tiles[2];
   if constexpr (kWalk != Walk::outputs) let_carrier_begin();
@@ -336,7 +155,7 @@ __global__ void __launch_bounds__(kThreads, kWalk == Walk::outputs ? 2 : 3) walk
     return;
   }
 
-  Helper<T, kWalk> helper(job, span, count - 1, block, threadIdx.x - kWalkers);
+  Helper<T, kWalk, kConvolves> helper(job, span, count - 1, block, threadIdx.x - kWalkers);
   if (count > 0) helper.begin_help(tiles[0]);
   __syncthreads();
   for (int i = 0; i < count; i += 2) {
@@ -347,10 +166,19 @@ __global__ void __launch_bounds__(kThreads, kWalk == Walk::outputs ? 2 : 3) walk
 }
 
 template <Walk kWalk>
+auto kernel_for(const Arguments& a) {
+  const bool narrow = a.type == DataType::bfloat16;
+  if constexpr (kWalk != Walk::adjoint_ends) {
+    if (a.taps) return narrow ? walk_kernel<__nv_bfloat16, kWalk, true> : walk_kernel<float, kWalk, true>;
+  }
+  return narrow ? walk_kernel<__nv_bfloat16, kWalk, false> : walk_kernel<float, kWalk, false>;
+}
+
+template <Walk kWalk>
 void launch(const Job& job, cudaStream_t stream) {
   const std::int64_t blocks = job.blocks * span_count(job.a, job.length);
   if (blocks == 0) return;
-  const auto kernel = job.a.type == DataType::bfloat16 ? walk_kernel<__nv_bfloat16, kWalk> : walk_kernel<float, kWalk>;
+  const auto kernel = kernel_for<kWalk>(job.a);
   const cudaLaunchConfig_t config{
       .gridDim = static_cast<unsigned>(blocks), .blockDim = kThreads, .stream = stream, .attrs = nullptr};
   launch_carrier(kernel, job, config, kWalk == Walk::outputs && job.length <= job.a.tokens);

@@ -9,6 +9,7 @@ enum class DataType { float32, float64, bfloat16 };  // of x, dt, B, C, z, y and
 
 // Tokens between two states kept for the backward pass. On the CPU what is computed again for so many stays in the first cache.
 constexpr std::int64_t kChunk = 32, kCpuChunk = 16;
+constexpr int kTaps = 4;  // of a convolution in front that the scan does itself
 
 struct Arguments {
   DataType type = DataType::float32;
@@ -19,6 +20,11 @@ struct Arguments {
   std::int64_t x_stride = 0, dt_stride = 0, B_stride = 0, C_stride = 0, z_stride = 0;  // of rows, in elements
   const void *dt_bias = nullptr, *A_log = nullptr, *D = nullptr,
              *initial_state = nullptr;  // contiguous; all but A_log may be null
+
+  // Where forward on a GPU convolves x on its way (causal_conv.h, with SiLU), for a state of kCudaConvolvesFor: x then has d_xb
+  // columns, and what it comes to may be kept.
+  const void *taps = nullptr, *taps_bias = nullptr;  // (d_inner, kTaps), (d_inner); contiguous, the latter may be null
+  void* convolved = nullptr;                         // (tokens, d_inner), contiguous, may be null
 
   void* y = nullptr;            // contiguous
   void* final_state = nullptr;  // may be null
@@ -70,7 +76,7 @@ void cpu_backward(const Arguments& arguments, const Gradients& gradients);
 void cpu_update(const Update& update);
 
 // On the current GPU, float32 and bfloat16, in order on `stream` (a cudaStream_t). States of up to kCudaLargestState.
-constexpr std::int64_t kCudaLargestState = 128;
+constexpr std::int64_t kCudaLargestState = 128, kCudaConvolvesFor = 16;
 std::int64_t cuda_forward_scratch(const Arguments& arguments);
 void cuda_forward(const Arguments& arguments, void* stream);
 BackwardRoom cuda_backward_room(const Arguments& arguments);

@@ -1,6 +1,7 @@
 // The scan's two directions by themselves, for operations that have it inside a node of their own.
 #pragma once
 #include "ops/autograd.h"
+#include "ops/causal_conv/causal_conv.h"
 #include "ops/selective_scan/selective_scan.h"
 
 namespace molt::ops::scan {
@@ -12,8 +13,14 @@ bool has_kernel(const ScanInput& in);
 Tensors pack(const ScanInput& in);
 ScanInput unpack(const Tensors& tensors);
 
-// y, then the final state and the states at positions if they are wanted. Saves the inputs and, last, states for backward.
-Tensors forward(const ScanInput& in, const Sequences& sequences, const ScanRequest& request, Saved& saved);
+// Whether the convolution that makes in.x can be left to forward: on a GPU, for the shapes of Mamba's layers. `conv` and `in` hold
+// the same x, before it.
+bool takes_convolution(const ScanInput& in, const ConvInput& conv);
+
+// y, then the final state and the states at positions if they are wanted. Saves the inputs and, last, states for backward. With
+// `conv` in.x is what has yet to be convolved; what is saved is what it came to.
+Tensors forward(const ScanInput& in, const Sequences& sequences, const ScanRequest& request, Saved& saved,
+                const ConvInput* conv = nullptr);
 
 // Where gradients go: of the inputs' shapes and dtype, rows any stride apart; undefined: to memory of their own.
 struct GradientRoom {
