@@ -19,7 +19,9 @@ const std::vector<Case> kCases = {
     {{63, 65}, 256, 64, 16},
     {{40}, 96, 16, 16},  // more groups to a row of B than a block of a GPU has
     {{20, 3}, 32, 32, 16, true, false},
-    {{66}, 30, 10, 5},  // no part begins where vectors do
+    {{2, 1, 3, 0, 4, 33, 3}, 64, 16, 16},  // sequences that the taps reach beyond
+    {{700, 5}, 64, 16, 16, true, false},   // cut into spans on a GPU
+    {{66}, 30, 10, 5},                     // no part begins where vectors do
     {{5, 20}, 48, 24, 24, false, false},
     {{}, 32, 16, 16},
 };
@@ -73,6 +75,19 @@ TEST(MambaScan, IsConvolutionAndScanOfTheParts) {
       expect_same(operation(c, device), reference, inputs_of(c), device, at::kBFloat16, 3e-2);
       expect_same(operation(c, device), reference, inputs_of(c), device, at::kDouble, 1e-12);
     }
+}
+
+// What is kept for the backward pass changes nothing.
+TEST(MambaScan, GivesTheSameWithoutRecording) {
+  for (const at::Device device : test_devices())
+    for (const Case& c : kCases)
+      for (const auto type : {at::kFloat, at::kBFloat16}) {
+        TestTensors in = inputs_of(c);
+        for (at::Tensor& tensor : in) tensor = tensor.to(device, type);
+        const at::Tensor alone = operation(c, device)(in)[0];
+        in[0].requires_grad_();
+        EXPECT_TRUE(alone.equal(operation(c, device)(in)[0])) << c.d_inner << "/" << c.d_xb << " channels of " << c.state;
+      }
 }
 
 TEST(MambaScan, BeginsFromZeros) {
