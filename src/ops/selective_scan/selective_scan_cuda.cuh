@@ -138,15 +138,6 @@ __device__ void store_state(void* to, const float (&h)[kCount], std::int64_t row
   Packed<float, kCount>::of(h).write(as<float>(to) + (row * d_inner + channel) * kState + first);
 }
 
-// The sums over the four lanes of a channel of four values: lane i / 8 = n gets the sum of value n.
-__device__ inline float sum_lanes(const float (&v)[4], int lane) {
-  const bool second = lane & 8, upper = lane & 16;
-  float low = second ? v[1] : v[0], high = second ? v[3] : v[2];
-  low += __shfl_xor_sync(kWarp, second ? v[0] : v[1], 8);
-  high += __shfl_xor_sync(kWarp, second ? v[2] : v[3], 8);
-  return (upper ? high : low) + __shfl_xor_sync(kWarp, upper ? low : high, 16);
-}
-
 // A part of a sequence that a block walks along. Span k of sequence s is number offsets[s] / length + s + k, so that numbers up
 // to span_count() cover all and no two share one; numbers between sequences are spans past the end (`exists` is false).
 struct Span {

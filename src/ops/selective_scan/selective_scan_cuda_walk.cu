@@ -1,6 +1,9 @@
 // The walk along the tokens, forward with outputs, or only for what it ends with. A block has 32 channels of one span: half of
-// its threads walk through a tile of tokens in shared memory while the other half prepare the next tile and finish the outputs of
-// the one before, so that the walkers, about one warp a scheduler where a single sequence is scanned, do nothing else.
+// its threads walk through a tile of tokens in shared memory while the other half prepare the next tile (convolving x on the way
+// where asked to) and finish the outputs of the one before, so that the walkers, about one warp a scheduler where a single
+// sequence is scanned, do nothing else: they wait only for a tile that is late, and leave the sums over states to the others.
+#include <climits>
+
 #include "ops/selective_scan/selective_scan_cuda_walk.cuh"
 
 namespace molt::ops::scan {
@@ -10,16 +13,17 @@ namespace scan_walk {
 // One thread's states on their way. A warp has the channels of 32 / kSharers lanes beside each other.
 template <Walk kWalk>
 struct Walker {
-  static constexpr int kAcross = 32 / kSharers;
+  static constexpr int kAcross = 32 / kSharers, kGroup = 4;
   using States = Packed<float, kEach>;
 
   float A[kEach], h[kEach] = {}, dt_sum = 0.0f;
-  int lane, channel, part,
+  int warp, lane, channel, part,
       column;  // channel in the block; which of its walkers; column of its group's row where its states begin
 
   __device__ explicit Walker(int thread)
-      : lane(thread % 32),
-        channel(thread / 32 * kAcross + lane % kAcross),
+      : warp(thread / 32),
+        lane(thread % 32),
+        channel(warp * kAcross + lane % kAcross),
         part(lane / kAcross),
         column(channel / kState * kState + part * kEach) {}
 
@@ -27,16 +31,30 @@ struct Walker {
     float2 step;
     States into, out;
   };
-  __device__ Row read(const Tile& tile, int j) const {
+  __device__ Row read(const Tile<kWalk>& tile, int j) const {
     Row row;
-    row.step = tile.step[j][channel];
+    row.step = tile.steps[j / 2][step_place(channel)].of[j % 2];
     row.into = *reinterpret_cast<const States*>(&tile.into[j][column]);
     if constexpr (kWalk == Walk::outputs) row.out = *reinterpret_cast<const States*>(&tile.out[j][column]);
     return row;
   }
+  struct Group {
+    Row rows[kGroup];
+  };
+  __device__ Group read_group(const Tile<kWalk>& tile, int j) const {
+    Group group;
+#pragma unroll
+    for (int r = 0; r < kGroup; ++r) group.rows[r] = read(tile, j + r);
+#pragma unroll
+    for (int r = 0; r < kGroup; r += 2) {
+      const auto steps = tile.steps[(j + r) / 2][step_place(channel)];
+      group.rows[r].step = steps.of[0], group.rows[r + 1].step = steps.of[1];
+    }
+    return group;
+  }
 
-  // One token; the lane's part of y.
-  __device__ float advance(const Row& row) {
+  // One token, and the lane's share of its y.
+  __device__ void advance(const Row& row, Tile<kWalk>& tile, int j) {
     float y = 0.0f;
 #pragma unroll
     for (int k = 0; k < kEach; ++k) {
@@ -44,26 +62,24 @@ struct Walker {
       h[k] = kWalk == Walk::adjoint_ends ? decay * (h[k] + input) : decay * h[k] + input;
       if constexpr (kWalk == Walk::outputs) y += h[k] * row.out[k];
     }
-    if constexpr (kWalk != Walk::outputs) dt_sum += row.step.x;
-    return y;
+    if constexpr (kWalk == Walk::outputs) {
+      tile.y[j][warp][lane] = y;
+    } else {
+      dt_sum += row.step.x;
+    }
   }
 
-  // A whole tile, as many tokens at a time as a channel has walkers. The next ones' rows are read before these are used.
-  __device__ void walk(Tile& tile) {
-    Row rows[2][kSharers];
+  // A whole tile, whose first tokens are read already; those of the next tile are read before the last of this one are used. The
+  // wait for it stands earlier still: what follows a barrier at once is not read ahead of it.
+  __device__ void walk(Group& group, Tile<kWalk>& tile, const Tile<kWalk>& next) {
 #pragma unroll
-    for (int r = 0; r < kSharers; ++r) rows[0][r] = read(tile, r);
+    for (int j = 0; j < kTokens; j += kGroup) {
+      const bool over = j + kGroup == kTokens;
+      if (j + 2 * kGroup == kTokens) await<Signal::ready>();
+      const Group ahead = read_group(over ? next : tile, over ? 0 : j + kGroup);
 #pragma unroll
-    for (int j = 0; j < kTokens; j += kSharers) {
-      const int turn = j / kSharers % 2;
-#pragma unroll
-      for (int r = 0; r < kSharers; ++r) {
-        if (j + kSharers < kTokens) rows[1 - turn][r] = read(tile, j + kSharers + r);
-      }
-      float y[kSharers];
-#pragma unroll
-      for (int r = 0; r < kSharers; ++r) y[r] = advance(rows[turn][r]);
-      if constexpr (kWalk == Walk::outputs) tile.y[j + part][channel] = sum_lanes(y, lane);
+      for (int r = 0; r < kGroup; ++r) advance(group.rows[r], tile, j + r);
+      group = ahead;
     }
   }
 };
@@ -71,25 +87,26 @@ struct Walker {
 // The walkers' part of a span with outputs: states that are kept or asked for stand between tokens.
 struct Stops {
   const Arguments& a;
-  const Span& span;
-  int wanted = 0;  // the next position asked for
+  int wanted = -1, position = -1;  // the next one asked for
 
-  __device__ Stops(const Arguments& a, const Span& span) : a(a), span(span) {
-    while (wanted < a.position_count && a.positions[wanted] < span.begin) ++wanted;
+  __device__ Stops(const Arguments& a, const Span& span) : a(a) {
+    while (position < span.begin) take();
   }
-  __device__ bool before(int t) const { return wanted < a.position_count && a.positions[wanted] < t; }
+  __device__ void take() {
+    ++wanted;
+    position = wanted < a.position_count ? static_cast<int>(a.positions[wanted]) : INT_MAX;
+  }
 };
 
 // The first `count` tokens of a tile with positions asked for, one by one.
-__device__ void walk_and_store(Walker<Walk::outputs>& walker, Tile& tile, int begin, int count, Stops& stops, int channel) {
+__device__ void walk_and_store(Walker<Walk::outputs>& walker, Tile<Walk::outputs>& tile, int begin, int count, Stops& stops,
+                               int channel) {
   for (int j = 0; j < count; ++j) {
-    const float y[kSharers] = {walker.advance(walker.read(tile, j))};
-    const float sum = sum_lanes(y, walker.lane);
-    if (walker.part == 0) tile.y[j][walker.channel] = sum;
-    if (!stops.before(begin + j + 1)) continue;
+    walker.advance(walker.read(tile, j), tile, j);
+    if (stops.position > begin + j) continue;
     if (channel < stops.a.d_inner)
       store_state(stops.a.states, walker.h, stops.wanted, stops.a.d_inner, channel, walker.part * kEach);
-    ++stops.wanted;
+    stops.take();
   }
 }
 
@@ -115,9 +132,52 @@ __device__ void end_walk(const Walker<kWalk>& walker, const Job& job, const Span
   }
 }
 
+// `own` is the thread's channel, or past the last.
+template <Walk kWalk>
+__device__ void walk_span(Walker<kWalk>& walker, Tile<kWalk>* tiles, int count, const Job& job, const Span& span, int own) {
+  const Arguments& a = job.a;
+  const int channel = own < a.d_inner ? own : 0;
+  begin_walk(walker, job, span, channel);
+  Stops stops(a, span);
+  typename Walker<kWalk>::Group group;
+  if (count > 0) {
+    await<Signal::ready>();
+    arrive<Signal::walked>();
+    group = walker.read_group(tiles[0], 0);
+  }
+  for (int i = 0; i < count; ++i) {
+    const int begin = span.begin + i * kTokens, passed = begin - span.start;
+    Tile<kWalk>&tile = tiles[i % 2], &next = tiles[(i + 1) % 2];
+    if (kWalk == Walk::outputs && a.kept && passed % kChunk == 0 && own < a.d_inner) {
+      const std::int64_t place = span.start / kChunk + span.sequence + passed / kChunk;
+      store_state(a.kept, walker.h, place, a.d_inner, channel, walker.part * kEach);
+    }
+    bool stopped = false;
+    if constexpr (kWalk == Walk::outputs) {
+      const int end = min(span.end, begin + kTokens);
+      stopped = stops.position < end;
+      if (stopped) {
+        walk_and_store(walker, tile, begin, end - begin, stops, own);
+        await<Signal::ready>();
+        group = walker.read_group(next, 0);
+      }
+    }
+    if (!stopped) walker.walk(group, tile, next);
+    arrive<Signal::walked>();
+  }
+  if (own < a.d_inner) end_walk(walker, job, span, channel);
+}
+
+// Of a multiprocessor at once, as far as registers go.
 template <class T, Walk kWalk, bool kConvolves>
-__global__ void __launch_bounds__(kThreads, kWalk == Walk::outputs ? 2 : 3) walk_kernel(const Job job) {
-  __shared__ Tile tiles[2];
+constexpr int kBlocks = kWalk == Walk::adjoint_ends    ? 3
+                        : kConvolves && sizeof(T) == 4 ? 1
+                                                       : 2;
+
+template <class T, Walk kWalk, bool kConvolves>
+__global__ void __launch_bounds__(kThreads, kBlocks<T, kWalk, kConvolves>) walk_kernel(const Job job) {
+  extern __shared__ float4 memory[];
+  Tile<kWalk>* tiles = reinterpret_cast<Tile<kWalk>*>(memory);
   if constexpr (kWalk != Walk::outputs) let_carrier_begin();
   const Arguments& a = job.a;
   const int block = blockIdx.x % job.blocks;
@@ -129,59 +189,40 @@ __global__ void __launch_bounds__(kThreads, kWalk == Walk::outputs ? 2 : 3) walk
 
   if (threadIdx.x < kWalkers) {
     Walker<kWalk> walker(threadIdx.x);
-    const int own = block * kChannels + walker.channel, channel = own < a.d_inner ? own : 0;
-    begin_walk(walker, job, span, channel);
-    Stops stops(a, span);
-    __syncthreads();
-    for (int i = 0; i < count; ++i) {
-      const int begin = span.begin + i * kTokens, passed = begin - span.start;
-      if (kWalk == Walk::outputs && a.kept && passed % kChunk == 0 && own < a.d_inner) {
-        const std::int64_t place = span.start / kChunk + span.sequence + passed / kChunk;
-        store_state(a.kept, walker.h, place, a.d_inner, channel, walker.part * kEach);
-      }
-      if constexpr (kWalk == Walk::outputs) {
-        const int left = min(span.end - begin, kTokens);
-        if (__any_sync(kWarp, stops.before(begin + left))) {
-          walk_and_store(walker, tiles[i % 2], begin, left, stops, own);
-        } else {
-          walker.walk(tiles[i % 2]);
-        }
-      } else {
-        walker.walk(tiles[i % 2]);
-      }
-      __syncthreads();
-    }
-    if (own < a.d_inner) end_walk(walker, job, span, channel);
-    return;
+    walk_span(walker, tiles, count, job, span, block * kChannels + walker.channel);
+  } else if (count > 0) {
+    Helper<T, kWalk, kConvolves> helper(job, span, tiles, block, threadIdx.x - kWalkers);
+    helper.begin_help();
+#pragma unroll 1
+    for (int i = 0; i < count; ++i) helper.help(i);
+    helper.end_help(count - 1);
   }
-
-  Helper<T, kWalk, kConvolves> helper(job, span, count - 1, block, threadIdx.x - kWalkers);
-  if (count > 0) helper.begin_help(tiles[0]);
-  __syncthreads();
-  for (int i = 0; i < count; i += 2) {
-    helper.template help<0>(tiles, i);
-    if (i + 1 < count) helper.template help<1>(tiles, i + 1);
-  }
-  if (count > 0) helper.end_help(tiles);
 }
 
-template <Walk kWalk>
-auto kernel_for(const Arguments& a) {
-  const bool narrow = a.type == DataType::bfloat16;
-  if constexpr (kWalk != Walk::adjoint_ends) {
-    if (a.taps) return narrow ? walk_kernel<__nv_bfloat16, kWalk, true> : walk_kernel<float, kWalk, true>;
-  }
-  return narrow ? walk_kernel<__nv_bfloat16, kWalk, false> : walk_kernel<float, kWalk, false>;
+template <class T, Walk kWalk, bool kConvolves>
+void launch_as(const Job& job, std::int64_t blocks, cudaStream_t stream) {
+  constexpr int kBytes = 2 * static_cast<int>(sizeof(Tile<kWalk>));
+  const auto kernel = walk_kernel<T, kWalk, kConvolves>;
+  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+  const cudaLaunchConfig_t config{.gridDim = static_cast<unsigned>(blocks),
+                                  .blockDim = kThreads,
+                                  .dynamicSmemBytes = kBytes,
+                                  .stream = stream,
+                                  .attrs = nullptr};
+  launch_carrier(kernel, job, config, kWalk == Walk::outputs && job.length <= job.a.tokens);
 }
 
 template <Walk kWalk>
 void launch(const Job& job, cudaStream_t stream) {
   const std::int64_t blocks = job.blocks * span_count(job.a, job.length);
   if (blocks == 0) return;
-  const auto kernel = kernel_for<kWalk>(job.a);
-  const cudaLaunchConfig_t config{
-      .gridDim = static_cast<unsigned>(blocks), .blockDim = kThreads, .stream = stream, .attrs = nullptr};
-  launch_carrier(kernel, job, config, kWalk == Walk::outputs && job.length <= job.a.tokens);
+  const bool narrow = job.a.type == DataType::bfloat16;
+  if constexpr (kWalk != Walk::adjoint_ends) {
+    if (job.a.taps)
+      return narrow ? launch_as<__nv_bfloat16, kWalk, true>(job, blocks, stream)
+                    : launch_as<float, kWalk, true>(job, blocks, stream);
+  }
+  narrow ? launch_as<__nv_bfloat16, kWalk, false>(job, blocks, stream) : launch_as<float, kWalk, false>(job, blocks, stream);
 }
 
 // Where channels alone fill a GPU the walk is not cut: it then needs each exponential only once.

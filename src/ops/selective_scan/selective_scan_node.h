@@ -13,8 +13,8 @@ bool has_kernel(const ScanInput& in);
 Tensors pack(const ScanInput& in);
 ScanInput unpack(const Tensors& tensors);
 
-// Whether the convolution that makes in.x can be left to forward: on a GPU, for the shapes of Mamba's layers. `conv` and `in` hold
-// the same x, before it.
+// Whether the convolution that makes in.x can be left to forward: on a GPU, for the shapes of Mamba's layers. `conv` and `in`
+// hold the same x, before it.
 bool takes_convolution(const ScanInput& in, const ConvInput& conv);
 
 // y, then the final state and the states at positions if they are wanted. Saves the inputs and, last, states for backward. With
