@@ -322,8 +322,10 @@ struct Walker {
       find_decays(decays, next.dt);
       gu[j % 2] = u_sum, gdt[j % 2] = dt_sum;
       if (j % 2 == 0) {
-        place.C[place.row(j + upper)][channel] = sum_halves(gu, upper);
-        place.slope[place.row(j + upper)][channel] = sum_halves(gdt, upper);
+        const float own_gu = sum_halves(gu, upper), own_gdt = sum_halves(gdt, upper);
+        __syncwarp();  // all have read these tokens' C
+        place.C[place.row(j + upper)][channel] = own_gu;
+        place.slope[place.row(j + upper)][channel] = own_gdt;
       }
       now = next;
     }
