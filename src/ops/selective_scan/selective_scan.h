@@ -47,9 +47,11 @@ struct ScanOutput {
 
 // Gradients flow to every tensor of `input` from y and from final_state. Keeps one state in 32 tokens (on the
 // CPU in 16) for the backward pass, which computes the others again. Results do not depend on the number of threads. Shapes that
-// do not fit are bugs (MOLT_CHECK). On a GPU the gradients of B, C, dt and A_log of bfloat16 inputs come of states that were rounded
-// to bfloat16 once they were computed; two runs agree bit for bit, but long sequences are cut where a batch alone would not
-// fill it: the last bits of a sequence's results depend on what is in the batch beside it.
+// do not fit are bugs (MOLT_CHECK).
+//
+// On a GPU two runs agree bit for bit, but long sequences are cut where a batch alone would not fill it: the last bits of a
+// sequence's results depend on what is in the batch beside it. With bfloat16 inputs the gradients of B, C, dt and A_log come of
+// states that were rounded to bfloat16 once all later ones had been computed from them.
 ScanOutput selective_scan(const ScanInput& input, const Sequences& sequences, const ScanRequest& request = {});
 
 // The same in plain tensor operations, by the formula; differentiable by LibTorch. Slow, and keeps (tokens, d_inner, state)
