@@ -10,7 +10,8 @@
 // damaged is named in a warning and stays where it is.
 //
 // events.jsonl: {"time" (UTC), "event", …} for start, resume, checkpoint, evaluation, interrupted, nonfinite, spike, flat, end;
-// never cut. "stalled" of a checkpoint: the seconds for which steps stood still, to copy the state or to wait for it to be written.
+// never cut. "stalled" of a checkpoint: the seconds for which steps stood still, to copy the state or to wait for it to be
+// written.
 #pragma once
 #include <ATen/core/Tensor.h>
 
