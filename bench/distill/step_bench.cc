@@ -96,6 +96,7 @@ void steps(benchmark::State& state, const Job& job) {
   const ActivationShape shape{state.range(2), static_cast<Recompute>(state.range(3)), at::kBFloat16, at::Device(at::kCUDA, 0)};
   const MemoryPlan plan = plan_of(job, shape);
   auto* const memory = c10::getDeviceAllocator(at::kCUDA);
+  memory->emptyCache();  // of the row before
   const auto free = static_cast<double>(memory->getMemoryInfo(0).first);
   std::fprintf(stderr,
                "planned: teacher %.1f, student %.1f, gradients %.1f, optimizer %.1f, activations %.1f, in all %.1f of %.1f GB\n",
