@@ -127,7 +127,7 @@ struct Helper {
     float gdts[kVector], gx[kVector];
 #pragma unroll
     for (int i = 0; i < kVector; ++i) {
-      gdts[i] = (x[i] * gu[i] + gdecay[i] * kLn2) * softplus_slope < sizeof(T) == 4 > (dt[i]);
+      gdts[i] = (x[i] * gu[i] + gdecay[i] * kLn2) * softplus_slope<Four::kWide>(dt[i]);
       gx[i] = dt[i] * gu[i] + D[i] * gy[i];
       bias_sums[i] += gdts[i];
     }
