@@ -1,5 +1,5 @@
-"""A hybrid of attention and Mamba layers, as molt exports it. Needs only torch and transformers 5, from 5.14 on, and runs on any device;
-the scan is a plain loop over time: for speed use molt itself."""
+"""A hybrid of attention and Mamba layers, as molt exports it. Needs only torch and transformers 5, from 5.14 on, and runs on any device.
+The scan is made of torch's own calls; molt itself is faster."""
 import inspect
 import math
 
@@ -113,24 +113,47 @@ class Mamba(nn.Module):
         if keep is not None:
             x, dt = x * keep, dt * keep.float()
         before = None if cache is None else cache.layers[self.layer_idx].recurrent_states[0]
-        y, state = self.scan(x.float(), dt, self.repeated(B).float(), C.float(), before)
+        # A GPU would wait for the start of each of a loop's many small kernels; a CPU would only compute twice what it needs once.
+        length = x.shape[1]
+        span = length if x.device.type == "cpu" else math.isqrt(length - 1) + 1
+        y, state = self.scan(x.float(), dt, self.repeated(B).float(), C.float(), before, span)
         if cache is not None:
             cache.update_recurrent_state(state.detach(), self.layer_idx)
         y = (y + self.D.float() * x.float()) * F.silu(z.float())
         return self.out_proj(y.to(hidden.dtype))
 
-    def scan(self, x, dt, B, C, state):
-        """y_t = C_t h_t with h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t; all in fp32. Shapes (batch, length, d_inner)."""
+    def scan(self, x, dt, B, C, state, span):
+        """y_t = C_t h_t with h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t; all in fp32. Shapes (batch, length, d_inner).
+
+        The sequence is cut into spans of `span` tokens, which are walked side by side: from nothing, for what each adds to the state
+        that enters it, and then from that state, for y."""
+        batch, length = x.shape[:2]
         groups = (self.d_inner // self.d_state, self.d_state)
         A = -torch.exp(self.A_log.float()).unflatten(0, groups)
-        x, dt, B, C = (value.unflatten(-1, groups) for value in (x, dt, B, C))
-        if state is None:
-            state = x.new_zeros(x.shape[0], *groups, self.d_state)
+        if length % span:  # dt is 0 where the last span is padded, which leaves the state as it is
+            x, dt, B, C = (F.pad(value, (0, 0, 0, -length % span)) for value in (x, dt, B, C))
+        x, dt, B, C = (value.unflatten(-1, groups).unflatten(1, (-1, span)) for value in (x, dt, B, C))
+        steps = list(zip(x.unbind(2), dt.unbind(2), B.unbind(2), C.unbind(2)))  # each of all spans: (batch, spans, *groups)
+
+        def walk(state):
+            for x_t, dt_t, B_t, C_t in steps:
+                state = torch.exp(dt_t[..., None] * A) * state + (dt_t * x_t)[..., None] * B_t[..., None, :]
+                yield state, C_t
+
+        state = x.new_zeros(batch, *groups, self.d_state) if state is None else state
+        entering = state[:, None]
+        if x.shape[1] > 1:
+            for added, _ in walk(x.new_zeros(*x.shape[:2], *groups, self.d_state)):
+                pass
+            kept = torch.exp(dt.sum(2)[..., None] * A)
+            states = [state]
+            for kept_by_span, added_by_span in zip(kept[:, :-1].unbind(1), added[:, :-1].unbind(1)):
+                states.append(kept_by_span * states[-1] + added_by_span)
+            entering = torch.stack(states, dim=1)
         outputs = []
-        for x_t, dt_t, B_t, C_t in zip(x.unbind(1), dt.unbind(1), B.unbind(1), C.unbind(1)):
-            state = torch.exp(dt_t[..., None] * A) * state + (dt_t * x_t)[..., None] * B_t[..., None, :]
+        for state, C_t in walk(entering):
             outputs.append((state * C_t[..., None, :]).sum(-1))
-        return torch.stack(outputs, dim=1).flatten(-2), state
+        return torch.stack(outputs, dim=2).flatten(1, 2)[:, :length].flatten(-2), state[:, -1].clone()  # not a view of all spans'
 
 
 class DecoderLayer(GradientCheckpointingLayer):

@@ -125,8 +125,8 @@ model = AutoModelForCausalLM.from_pretrained("path/to/this/folder", trust_remote
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 ```
 
-The modelling files in this folder need `torch` and `transformers` 5 and run on any device, for checks and fine-tuning; their scan is a
-plain loop over time. For speed, `molt generate`.
+The modelling files in this folder need `torch` and `transformers` 5, from 5.14 on, and run on any device. Their scan is made of torch's
+own calls: `molt generate` is faster.
 )";
 }
 

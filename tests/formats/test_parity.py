@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "python"))
 from molt_hybrid.configuration_apriel_hybrid_ssm import AprielHybridSSMConfig  # noqa: E402
-from molt_hybrid.modeling_apriel_hybrid_ssm import AprielHybridSSMForCausalLM  # noqa: E402
+from molt_hybrid.modeling_apriel_hybrid_ssm import AprielHybridSSMForCausalLM, Mamba  # noqa: E402
 
 transformers.AutoConfig.register("apriel_hybrid_ssm", AprielHybridSSMConfig)
 transformers.AutoModelForCausalLM.register(AprielHybridSSMConfig, AprielHybridSSMForCausalLM)
@@ -239,6 +239,25 @@ def test_the_modelling_file_keeps_packed_sequences_apart(hybrid):
     positions = torch.cat([torch.arange(7), torch.arange(4), torch.arange(1)])[None]
     alone = [hybrid(part, use_cache=False).logits for part in tokens.split([7, 4, 1], dim=1)]
     assert (hybrid(tokens, position_ids=positions, use_cache=False).logits - torch.cat(alone, dim=1)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 12, 31])
+def test_the_modelling_file_scans_in_spans_as_in_one(length):
+    """On a GPU a sequence is cut into spans, on a CPU it is not."""
+    torch.manual_seed(3)
+    mixer = Mamba(AprielHybridSSMConfig(**(SIZES | CASES["hybrid"][1])), 1)
+    with torch.no_grad():
+        mixer.A_log.copy_(torch.randn_like(mixer.A_log))
+    x, dt, B, C = torch.randn(4, 2, length, SSM["d_inner"])
+    state = torch.randn(2, SSM["d_inner"] // SSM["d_state"], SSM["d_state"], SSM["d_state"])
+    results = []
+    for span in (length, 1, 5):
+        inputs = [each.clone().requires_grad_() for each in (x, torch.nn.functional.softplus(dt), B, C, state)]
+        y, last = mixer.scan(*inputs, span=span)
+        results.append([y, last, *torch.autograd.grad(y.sin().sum() + last.cos().sum(), inputs)])
+    for result in results[1:]:
+        for value, expected in zip(result, results[0]):
+            assert torch.allclose(value, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_modelling_file_refuses_assisted_generation(hybrid):
