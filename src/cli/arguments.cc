@@ -1,5 +1,7 @@
 #include "cli/arguments.h"
 
+#include <c10/util/Exception.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cerrno>
@@ -132,6 +134,15 @@ std::string in_our_words(const CLI::Error& error) {
   return concat(text.substr(start.size(), equals - start.size()), ": found \"", text.substr(equals + 3), "\", expected a number");
 }
 
+// LibTorch's reason without what is in the way of one line: on a GPU what else holds memory and which of its settings to try.
+std::string out_of_memory(const c10::OutOfMemoryError& error) {
+  std::string reason = error.what_without_backtrace();
+  for (const char* more : {"\n", " Process ", " Including ", " Of the allocated "}) reason = reason.substr(0, reason.find(more));
+  while (reason.ends_with('.')) reason.pop_back();
+  return concat(reason, "; less is needed with a smaller --batch or --context where there is one, and in training with fewer ",
+                "micro_batch_tokens or recompute: block");
+}
+
 std::string version_line() {
   const auto versions = program_versions();
   return concat("molt ", versions.at("molt"), " (", versions.at("revision"), ")");
@@ -189,9 +200,12 @@ int run_program(int argc, char** argv, const std::vector<Command>& commands) {
   } catch (const UserError& error) {
     log_error(error.what());
     return kUserMistake;
+  } catch (const c10::OutOfMemoryError& error) {
+    log_error(arguments_detail::out_of_memory(error));
+    return kUserMistake;
   } catch (const std::bad_alloc&) {
     log_error("out of memory");
-    return kBug;
+    return kUserMistake;
   } catch (const std::exception& error) {
     std::istringstream lines(concat("internal error: ", error.what()));  // LibTorch's messages have several
     for (std::string line; std::getline(lines, line);) log_error(line);

@@ -88,6 +88,7 @@ MISTAKES = [
     ("distill TEACHER", "found a folder, expected a YAML file; name the teacher there: teacher: {pretrained: {path: "),
     ("inspect TEACHER --batch data.jsonl", "data.jsonl: found data, expected a YAML file; prepare data and show its folder: molt prepare --input data.jsonl"),
     ("prepare --input empty.jsonl --tokenizer TEACHER --output shards", "the input holds no sample"),
+    ("chat TEACHER --context 900000000000 --max-tokens 5", "out of memory: "),
 ]
 
 
