@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -41,7 +42,14 @@ bool holds_model(const fs::path& folder) {
 }
 
 fs::path resolve_model_folder(const fs::path& model) {
-  require(fs::exists(model), model.string(), ": no such folder");
+  if (!fs::exists(model)) {
+    const std::string name = model.string();
+    const bool may_be_on_hub = model.is_relative() && !name.starts_with('.') && std::count(name.begin(), name.end(), '/') == 1;
+    fail(name, ": no such folder",
+         may_be_on_hub ? concat("; if it is a name on the Hugging Face Hub, hf download ", name, " --local-dir ",
+                                model.filename().string(), " makes it one")
+                       : "");
+  }
   for (const fs::path& folder : {model, model / "export", load_model_detail::newest_export(model / "checkpoints")}) {
     if (!folder.empty() && holds_model(folder)) return folder;
   }

@@ -45,6 +45,7 @@ MISTAKES = [
     ("generate recipe-results --prompt a", "recipe-results: found the results of a recipe, expected one of its stages"),
     ("generate TEACHER --prompt a --form chat", "found --set, --limit or --form, expected --check with them"),
     ("generate absent --prompt a", "absent: no such folder"),
+    ("generate Qwen/Qwen3-0.6B --prompt a", "Qwen/Qwen3-0.6B: no such folder; if it is a name on the Hugging Face Hub, hf download"),
     ("generate truncated --prompt a", "truncated/model.safetensors: "),
     ("generate no-json --prompt a", "no-json/config.json:1:16: no valid JSON: "),
     ("prepare --input wrong-key.yaml --tokenizer TEACHER --output shards", "wrong-key.yaml:1:3: no valid JSON: "),

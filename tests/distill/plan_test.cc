@@ -138,8 +138,8 @@ TEST(Plan, CountsWhatTheStudentWrites) {
 TEST(Plan, WithoutFolderAndArchitectureThereIsNoTeacher) {
   EXPECT_EQ(error_of([] { teacher_config(parse<RecipeConfig>("seed: 1"), "r.yaml"); }),
             "r.yaml: teacher: found neither a folder (pretrained.path) nor an architecture, expected one of them");
-  EXPECT_EQ(error_of([] { teacher_config(parse<RecipeConfig>("teacher: {pretrained: {path: no/such}}"), "r.yaml"); }),
-            "no/such: no such folder");
+  EXPECT_EQ(error_of([] { teacher_config(parse<RecipeConfig>("teacher: {pretrained: {path: no/such/folder}}"), "r.yaml"); }),
+            "no/such/folder: no such folder");
 }
 
 }  // namespace molt::plan_test
