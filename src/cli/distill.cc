@@ -22,6 +22,7 @@ struct Options {
   std::string recipe;
   std::vector<std::string> set;
   bool dry_run = false, measure = false, accept_changes = false;
+  double memory = 0;
   ComputeOptions compute;
 };
 
@@ -39,6 +40,19 @@ void print_result(const std::string& name, const OrderedJson& entry, std::size_t
   std::cout << "\n";
 }
 
+void plan(const Options& options, RecipeConfig& recipe) {
+  require(options.memory >= 0, "--memory: found ", options.memory, ", expected the GB of a GPU");
+  require(options.memory == 0 || !options.measure, "--measure: found --memory, expected the GPU itself");
+  const ModelConfig teacher = teacher_config(recipe, options.recipe);
+  if (options.memory > 0) recipe.device = "cuda";
+  const Machine machine =
+      options.memory > 0 ? Machine{"GPU", options.memory * 1e9} : this_machine(recipe.device, options.recipe, recipe.output);
+  RecipePlan plan = plan_recipe(recipe, teacher, options.recipe);
+  catch_interrupts();
+  if (options.measure) measure_recipe(recipe, teacher, machine, options.recipe, plan);
+  std::cout << plan_text(plan, machine);
+}
+
 int run(const Options& options) {
   check_configuration_file(options.recipe, ConfigurationKind::recipe,
                            {.data = concat("prepare data (molt prepare --input ", options.recipe,
@@ -49,13 +63,9 @@ int run(const Options& options) {
   if (!options.compute.dtype_name.empty()) recipe.dtype = options.compute.dtype_name;
   set_threads(options.compute.threads);
   require(options.dry_run || !options.measure, "--measure: expected --dry-run beside it");
+  require(options.dry_run || options.memory == 0, "--memory: expected --dry-run beside it");
   if (options.dry_run) {
-    const ModelConfig teacher = teacher_config(recipe, options.recipe);
-    const Machine machine = this_machine(recipe.device, options.recipe, recipe.output);
-    RecipePlan plan = plan_recipe(recipe, teacher, options.recipe);
-    catch_interrupts();
-    if (options.measure) measure_recipe(recipe, teacher, machine, options.recipe, plan);
-    std::cout << plan_text(plan, machine);
+    plan(options, recipe);
     return 0;
   }
   catch_interrupts();
@@ -79,6 +89,8 @@ Command distill_command() {
             arguments.option("--set", options->set, "Override a key of the recipe: stages[0].training.steps=100");
             arguments.flag("--dry-run", options->dry_run, "Print tokens, FLOPs, memory, disk and what fits on this machine");
             arguments.flag("--measure", options->measure, "With --dry-run: also how long it takes, from a short trial");
+            arguments.option("--memory", options->memory,
+                             "With --dry-run: plan for a GPU of so many GB that is not here, 0: for this machine");
             arguments.flag("--accept-changes", options->accept_changes, accept_changes_help);
             options->compute.declare(arguments);
             return [options] { return distill_command_parts::run(*options); };

@@ -180,6 +180,7 @@ def test_a_recipe_killed_again_and_again_ends_as_one_that_was_not(folder):
 def test_a_dry_run_needs_nothing(tmp_path):
     plan = molt("distill", ROOT / "recipes/apriel-h1.yaml", "--dry-run", cwd=tmp_path).stdout
     assert "14.974 B" in plan and "H-30-SFT" in plan and "40/50" in plan
+    assert "of GPU" in molt("distill", ROOT / "recipes/apriel-h1.yaml", "--dry-run", "--memory", 141, cwd=tmp_path).stdout
     assert not list(tmp_path.iterdir())
     assert "no such folder" in error("distill", ROOT / "recipes/quickstart.yaml", "--dry-run", "--set", "teacher.pretrained.path=nowhere")
 
