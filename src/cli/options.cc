@@ -1,9 +1,9 @@
 #include "cli/options.h"
 
-#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 
 #include "base/error.h"
+#include "ops/device.h"
 
 namespace molt {
 
@@ -21,14 +21,11 @@ void ComputeOptions::declare(Arguments& arguments) {
 
 at::Device ComputeOptions::device() const {
   set_threads(threads);
-  const bool has_gpu = at::hasCUDA();
-  if (device_name == "cuda") require(has_gpu, "--device cuda: no GPU that this build of molt can use was found");
-  return device_name == "cuda" || (device_name.empty() && has_gpu) ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
+  return device_of(device_name.empty() ? "auto" : device_name, "--device");
 }
 
 at::ScalarType ComputeOptions::dtype() const {
-  if (dtype_name.empty()) return device().is_cuda() ? at::kBFloat16 : at::kFloat;
-  return dtype_name == "bfloat16" ? at::kBFloat16 : at::kFloat;
+  return dtype_of(dtype_name.empty() ? "auto" : dtype_name, device());
 }
 
 }  // namespace molt

@@ -17,6 +17,7 @@
 #include "distill/run_training.h"
 #include "formats/hugging_face.h"
 #include "model/random_model.h"
+#include "ops/device.h"
 #include "train/deterministic.h"
 #include "train/lora.h"
 
@@ -104,7 +105,7 @@ class Measurement {
       : recipe_(recipe),
         place_(place),
         context_(plan.context),
-        device_(device_of(recipe.device, place)),
+        device_(device_of(recipe.device, place + ": device")),
         dtype_(plan.dtype),
         configs_(stage_configs(recipe, teacher, place)),
         teacher_(random_model(teacher, device_, dtype_, 1)) {

@@ -15,6 +15,7 @@
 #include "distill/on_policy.h"
 #include "distill/run_training.h"
 #include "formats/hugging_face.h"
+#include "ops/device.h"
 #include "train/lora.h"
 #include "train/objective.h"
 #include "train/trained_names.h"
@@ -198,7 +199,7 @@ RecipePlan plan_recipe(const RecipeConfig& recipe, const ModelConfig& teacher, c
 }
 
 Machine this_machine(const std::string& device, const std::string& place, const fs::path& output) {
-  const bool on_gpu = device_of(device, place).is_cuda();
+  const bool on_gpu = device_of(device, place + ": device").is_cuda();
   Machine machine{on_gpu ? "GPU" : "RAM", 0, 0};
   machine.bytes = on_gpu ? static_cast<double>(c10::getDeviceAllocator(at::kCUDA)->getMemoryInfo(0).second)
                          : static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));

@@ -19,6 +19,7 @@
 #include "evaluate/evaluate.h"
 #include "formats/hugging_face.h"
 #include "formats/peft.h"
+#include "ops/device.h"
 #include "train/checkpoint.h"
 #include "train/resolved_config.h"
 
@@ -44,7 +45,7 @@ class RecipeRun {
       : config_(config),
         options_(options),
         output_(config.output),
-        device_(device_of(config.device, options.place)),
+        device_(device_of(config.device, options.place + ": device")),
         dtype_(dtype_of(config.dtype, device_)),
         teacher_folder_(resolve_model_folder(config.teacher.pretrained.path)),
         teacher_(load_pretrained(config.teacher.pretrained, device_, dtype_, options.place + ": teacher.pretrained")),

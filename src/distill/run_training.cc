@@ -1,6 +1,5 @@
 #include "distill/run_training.h"
 
-#include <ATen/Context.h>
 #include <ATen/Functions.h>
 
 #include <algorithm>
@@ -17,21 +16,11 @@
 #include "formats/folder_fingerprint.h"
 #include "formats/hugging_face.h"
 #include "formats/peft.h"
+#include "ops/device.h"
 #include "ops/fp8_linear/fp8_linear.h"
 #include "train/trained_names.h"
 
 namespace molt {
-
-at::Device device_of(const std::string& word, const std::string& place) {
-  const bool has_gpu = at::hasCUDA();
-  require(word != "cuda" || has_gpu, place, ": device: found cuda, but no GPU that this build of molt can use was found");
-  return word == "cuda" || (word == "auto" && has_gpu) ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
-}
-
-at::ScalarType dtype_of(const std::string& word, at::Device device) {
-  if (word == "auto") return device.is_cpu() ? at::kFloat : at::kBFloat16;
-  return word == "bfloat16" ? at::kBFloat16 : at::kFloat;
-}
 
 namespace run_parts {
 
@@ -187,7 +176,7 @@ std::int64_t share_equal_tensors(Model& student, const Model& teacher) {
 
 RunModels open_models(const TrainConfig& config, const std::string& place) {
   RunModels models;
-  const at::Device device = device_of(config.device, place);
+  const at::Device device = device_of(config.device, place + ": device");
   const at::ScalarType dtype = dtype_of(config.dtype, device);
   if (config.model.pretrained && !config.model.pretrained->path.empty()) {
     models.like = resolve_model_folder(config.model.pretrained->path);

@@ -12,11 +12,6 @@
 
 namespace molt {
 
-// "auto", "cpu", "cuda" and "auto", "float32", "bfloat16" of a configuration; `place` starts the error for a GPU that is not
-// there.
-at::Device device_of(const std::string& word, const std::string& place);
-at::ScalarType dtype_of(const std::string& word, at::Device device);
-
 // What a run works on, in memory.
 struct RunModels {
   std::unique_ptr<Model> student;
