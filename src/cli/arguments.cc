@@ -108,7 +108,7 @@ void Arguments::option(const std::string& name, std::vector<std::string>& values
   app_.add_option(name, values, meaning)->type_name("TEXT")->take_all();
 }
 void Arguments::option(const std::string& name, std::vector<std::int64_t>& values, const std::string& meaning) {
-  app_.add_option(name, values, meaning)->type_name("N,…")->delimiter(',')->capture_default_str()->check(check_range);
+  app_.add_option(name, values, meaning)->type_name("N,...")->delimiter(',')->capture_default_str()->check(check_range);
 }
 void Arguments::choice(const std::string& name, std::string& value, const std::vector<std::string>& words,
                        const std::string& meaning, bool required) {

@@ -13,7 +13,7 @@
 namespace molt {
 
 Command prepare_command() {
-  return {"prepare", "Tokenize JSONL into shards that training maps", [](Arguments& arguments) -> std::function<int()> {
+  return {"prepare", "Tokenize JSONL or Parquet into shards that training maps", [](Arguments& arguments) -> std::function<int()> {
             struct Options {
               std::string config;
               std::vector<std::string> set, input;
