@@ -180,9 +180,16 @@ def test_a_recipe_killed_again_and_again_ends_as_one_that_was_not(folder):
 def test_a_dry_run_needs_nothing(tmp_path):
     plan = molt("distill", ROOT / "recipes/apriel-h1.yaml", "--dry-run", cwd=tmp_path).stdout
     assert "14.974 B" in plan and "H-30-SFT" in plan and "40/50" in plan
-    assert "of GPU" in molt("distill", ROOT / "recipes/apriel-h1.yaml", "--dry-run", "--memory", 141, cwd=tmp_path).stdout
     assert not list(tmp_path.iterdir())
     assert "no such folder" in error("distill", ROOT / "recipes/quickstart.yaml", "--dry-run", "--set", "teacher.pretrained.path=nowhere")
+
+
+def test_a_dry_run_plans_for_a_gpu_that_is_not_here(tmp_path):
+    recipe = ROOT / "recipes/one-gpu.yaml"
+    fits = molt("distill", recipe, "--dry-run", "--memory", 80, cwd=tmp_path).stdout
+    assert "in bfloat16" in fits and "against 74.5 GiB of GPU" in fits and "does not fit" not in fits
+    assert molt("distill", recipe, "--dry-run", "--memory", 24, cwd=tmp_path).stdout.count("does not fit") == 2
+    assert "--memory: expected --dry-run beside it" in error("distill", recipe, "--memory", 80)
 
 
 def test_config_prints_every_kind():
