@@ -18,8 +18,8 @@
 #include "base/error.h"
 #include "base/random.h"
 #include "distill/objective.h"
-#include "gpu_activity.h"
 #include "model/random_model.h"
+#include "support/gpu_activity.h"
 #include "train/memory_plan.h"
 #include "train/optimizer.h"
 
@@ -136,13 +136,7 @@ void steps(benchmark::State& state, const Job& job) {
   state.counters["share_of_989T"] = benchmark::Counter(flops / dense_bf16, benchmark::Counter::kIsRate);
   state.counters["planned_GB"] = billions(plan.total());
   state.counters["peak_GB"] = billions(peak);
-  const GpuActivity activity = gpu_activity(step);
-  state.counters["idle_share"] = activity.idle_share();
-  for (std::size_t i = 0; i < std::min<std::size_t>(activity.kernels.size(), 24); ++i) {
-    const GpuActivity::Kernel& kernel = activity.kernels[i];
-    std::fprintf(stderr, "%7.1f ms %6lld x  %.110s\n", 1e3 * kernel.seconds, static_cast<long long>(kernel.calls),
-                 kernel.name.c_str());
-  }
+  report_gpu_activity(state, 1, step);
 }
 
 void BM_Supervised(benchmark::State& state) {
