@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 #include "base/progress.h"
-#include "ops/linear_loss/linear_loss.h"
+#include "ops/linear_loss/loss_memory.h"
 
 namespace molt {
 

@@ -4,6 +4,7 @@
 #include "ops/busy_threads.h"
 #include "ops/compare.h"
 #include "ops/devices.h"
+#include "ops/linear_loss/loss_memory.h"
 #include "ops/loss_problem.h"
 
 namespace molt::ops {
@@ -49,13 +50,35 @@ TEST(LinearLoss, ChunksKeepWithinTheirMemory) {
   for (const bool teacher : {false, true})
     for (const bool gradient : {false, true})
       for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16})
-        for (const std::int64_t tokens : {0, 1, 100, 8192, 70000}) {
-          const LossChunks chunks = loss_chunks(tokens, 131072, teacher, gradient, dtype, at::Device(at::kCUDA, 0));
-          EXPECT_LE(chunks.bytes, 1.5e9);
-          EXPECT_LE(chunks.rows, tokens);
-          EXPECT_LE(chunks.logits_rows, chunks.rows);
-          EXPECT_EQ(chunks.logits_rows > 0, tokens > 0);
-        }
+        for (const std::int64_t tokens : {0, 1, 100, 8192, 70000})
+          for (const std::int64_t vocabulary : {1, 32003, 131072, 262144}) {
+            const LossChunks chunks = loss_chunks(tokens, vocabulary, teacher, gradient, dtype, at::Device(at::kCUDA, 0));
+            EXPECT_LE(chunks.bytes, 1.5e9);
+            EXPECT_LE(chunks.rows, tokens);
+            std::int64_t rows = 0;
+            for (const std::int64_t part : chunks.parts) rows += part;
+            EXPECT_EQ(rows, chunks.rows);
+            EXPECT_EQ(chunks.rows > 0, tokens > 0);
+          }
+}
+
+// A part's logits overlap neither its own gradients nor those of the parts before it.
+TEST(LinearLoss, LogitsLieBehindTheGradientsOfTheirChunk) {
+  for (const std::int64_t vocabulary : {5, 131, 4096}) {
+    LossChunks chunks{.rows = 7, .parts = {4, 2, 1}, .own_slope = true};
+    chunks.bytes = 256.0 + 7 * (2 + 8) * static_cast<double>(vocabulary);
+    const LossMemory memory(chunks, vocabulary, at::kFloat, at::kCPU);
+    std::int64_t begin = 0;
+    for (const std::int64_t part : chunks.parts) {
+      const std::int64_t end = begin + part;
+      const at::Tensor student = memory.logits(begin, end, false).fill_(1), teacher = memory.logits(begin, end, true).fill_(2);
+      memory.slope().slice(0, begin, end).fill_(3);
+      EXPECT_TRUE(student.eq(1).all().item<bool>());
+      EXPECT_TRUE(teacher.eq(2).all().item<bool>());
+      EXPECT_TRUE(memory.slope().slice(0, 0, end).eq(3).all().item<bool>());
+      begin = end;
+    }
+  }
 }
 
 TEST(LinearLoss, SeveralChunksAddUp) {
@@ -86,7 +109,7 @@ TEST(LinearLoss, SeveralChunksAddUp) {
 // Rows long enough to be shared out on a GPU, of even and uneven length.
 TEST(LinearLoss, LongRows) {
   for (const at::Device device : test_devices())
-    for (const std::int64_t vocabulary : {5003, 16384, 40000, 40003})
+    for (const std::int64_t vocabulary : {5003, 16384, 40000, 40003, 131072})
       for (const LossMix& mix : {kMixes[0], kMixes[4]}) {
         SCOPED_TRACE(testing::Message() << "vocabulary " << vocabulary << ", temperature " << mix.temperature);
         const LossProblem p = loss_problem(9, vocabulary);

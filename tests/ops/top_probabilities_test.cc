@@ -3,6 +3,7 @@
 
 #include "ops/compare.h"
 #include "ops/devices.h"
+#include "ops/linear_loss/loss_memory.h"
 #include "ops/loss_problem.h"
 
 namespace molt::ops {

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "ops/autograd.h"
 #include "ops/linear_loss/loss_chunk.h"
+#include "ops/linear_loss/loss_memory.h"
 #include "ops/products.h"
 
 namespace molt::ops {
@@ -92,24 +93,6 @@ void add_gradients(const at::Tensor& slope, const at::Tensor& chunk_hidden, cons
   if (gradients.weight.defined()) add_product(gradients.weight, d.t(), chunk_hidden);
 }
 
-// Memory for the chunks of one call, used again by each of them.
-struct Buffers {
-  at::Tensor student, teacher, slope;
-
-  Buffers(const Inputs& in, const LossChunks& chunks, const at::TensorOptions& options) {
-    const std::int64_t vocabulary = in.weight.size(0);
-    student = at::empty({chunks.logits_rows, vocabulary}, options);
-    if (in.mix.diverges()) teacher = at::empty_like(student);
-    slope = chunks.own_slope ? at::empty({chunks.rows, vocabulary}, options.dtype(at::kBFloat16)) : student;
-  }
-};
-
-at::Tensor logits(const at::Tensor& buffer, const at::Tensor& hidden, const at::Tensor& weight) {
-  const at::Tensor result = buffer.slice(0, 0, hidden.size(0));
-  multiply(result, hidden, weight.t());
-  return result;
-}
-
 // Losses of the kept tokens, and what `gradients` has room for.
 TokenLosses run_chunks(const Inputs& in, const Kept& kept, const HeadGradients& gradients) {
   const at::TensorOptions options = in.hidden.options().dtype(sum_dtype(in.hidden));
@@ -118,27 +101,28 @@ TokenLosses run_chunks(const Inputs& in, const Kept& kept, const HeadGradients& 
   const at::Tensor targets = kept.rows(in.targets);
   const LossChunks chunks = loss_chunks(kept.count, in.weight.size(0), in.mix.diverges(), gradients.wanted(),
                                         in.hidden.scalar_type(), in.hidden.device());
-  const Buffers buffers(in, chunks, options);
+  const LossMemory memory(chunks, in.weight.size(0), sum_dtype(in.hidden), in.hidden.device());
   for (std::int64_t begin = 0; begin < kept.count; begin += chunks.rows) {
     const std::int64_t end = std::min(kept.count, begin + chunks.rows);
-    const at::Tensor hidden = kept.rows(in.hidden, begin, end), slope = buffers.slope.slice(0, 0, end - begin);
-    for (std::int64_t at = begin; at < end; at += chunks.logits_rows) {
-      const std::int64_t stop = std::min(end, at + chunks.logits_rows);
+    const at::Tensor hidden = kept.rows(in.hidden, begin, end), slope = memory.slope().slice(0, 0, end - begin);
+    std::int64_t at = begin, stop = begin;
+    for (auto rows = chunks.parts.begin(); at < end; ++rows, at = stop) {
+      stop = std::min(end, at + *rows);
       const auto part = [&](const at::Tensor& of) { return of.defined() ? of.slice(0, at, stop) : of; };
-      Chunk chunk{.logits = logits(buffers.student, hidden.slice(0, at - begin, stop - begin), in.weight),
-                  .teacher = {},
+      Chunk chunk{.logits = memory.logits(at - begin, stop - begin, /*of_teacher=*/false),
+                  .teacher = in.mix.diverges() ? memory.logits(at - begin, stop - begin, /*of_teacher=*/true) : at::Tensor(),
                   .targets = part(targets),
                   .weights = part(weights),
                   .slope = gradients.wanted() ? slope.slice(0, at - begin, stop - begin) : at::Tensor()};
       const TokenLosses chunk_of_losses{part(losses.cross_entropy), part(losses.forward_kl), part(losses.reverse_kl),
                                         part(losses.jsd), part(losses.log_sums)};
+      multiply(chunk.logits, hidden.slice(0, at - begin, stop - begin), in.weight.t());
       if (in.mix.diverges() && in.teacher.top.defined()) {
-        chunk.teacher = buffers.teacher.slice(0, 0, stop - at);
         const TopProbabilities top{kept.rows(in.teacher.top.ids, at, stop), kept.rows(in.teacher.top.log_probs, at, stop)};
         top_chunk_losses(chunk, top, in.mix, chunk_of_losses);
         continue;
       }
-      if (in.mix.diverges()) chunk.teacher = logits(buffers.teacher, kept.rows(in.teacher.hidden, at, stop), in.teacher.weight);
+      if (in.mix.diverges()) multiply(chunk.teacher, kept.rows(in.teacher.hidden, at, stop), in.teacher.weight.t());
       chunk_losses(chunk, in.mix, chunk_of_losses);
     }
     if (gradients.wanted()) add_gradients(slope, hidden, in.weight, kept, begin, gradients);
@@ -201,31 +185,6 @@ void check_linear_loss(const at::Tensor& hidden, const at::Tensor& weight, const
                  sum_dtype(teacher.hidden) == sum_dtype(hidden),
              "linear_loss: teacher's hidden ", teacher.hidden.sizes(), " and head ", teacher.weight.sizes(), ", student's head ",
              weight.sizes());
-}
-
-LossChunks loss_chunks(std::int64_t tokens, std::int64_t vocabulary, bool teacher, bool gradient, at::ScalarType dtype,
-                       at::Device device) {
-  // Logits are fp32 whatever the weights are: rounded to bf16, those of student and teacher differ by a tenth of what a good
-  // student still has to learn. Only their gradient may be rounded. It then has memory of its own, for three times as many rows,
-  // because a product that adds to the head's gradient reads and writes all of that.
-  constexpr std::int64_t slope_share = 3;
-  LossChunks chunks;
-  chunks.own_slope = gradient && device.is_cuda() && dtype == at::kBFloat16;
-  const std::int64_t element = dtype == at::kDouble ? 8 : 4, heads = teacher ? 2 : 1, share = chunks.own_slope ? slope_share : 1;
-  const std::int64_t budget = device.is_cuda() ? 1'440'000'000 : 64 << 20, step = device.is_cuda() ? 256 : 64;
-  const std::int64_t row = std::max<std::int64_t>(1, vocabulary) * (heads * element + (chunks.own_slope ? 2 * share : 0));
-  const std::int64_t fits = std::max<std::int64_t>(256, budget / row / step * step);
-  // Multiples that leave no tile of LibTorch's products on an H100 or H200 half empty: 5 to 10 % of their speed.
-  const std::int64_t large_step = chunks.own_slope && share * fits >= 1024 ? 1024 : step;
-  const std::int64_t most = (device.is_cuda() ? share * fits : std::min<std::int64_t>(fits, 4096)) / large_step * large_step;
-  const auto even = [](std::int64_t whole, std::int64_t parts, std::int64_t multiple) {
-    return ((whole + parts - 1) / parts + multiple - 1) / multiple * multiple;
-  };
-  chunks.rows = std::min(tokens, even(tokens, std::max<std::int64_t>(1, (tokens + most - 1) / most), large_step));
-  chunks.logits_rows = std::min(chunks.rows, even(chunks.rows, share, step));
-  const auto values = [&](std::int64_t rows) { return static_cast<double>(rows * vocabulary); };
-  chunks.bytes = values(chunks.logits_rows * heads * element) + (chunks.own_slope ? values(chunks.rows * 2) : 0);
-  return chunks;
 }
 
 LossResult linear_loss(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,

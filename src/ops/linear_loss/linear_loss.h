@@ -63,16 +63,6 @@ LossResult linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& weig
 // Log-probability of each target: fp32 (tokens), 0 where the target is ignored_target. Chunked; not differentiable.
 at::Tensor log_probs(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets);
 
-// How linear_loss cuts up its tokens, so that logits and their gradients take some tens of MB (CPU) or 1.44 GB (CUDA).
-struct LossChunks {
-  std::int64_t rows = 0;         // whose gradients enter one product
-  std::int64_t logits_rows = 0;  // whose logits exist at a time
-  bool own_slope = false;        // gradients of logits are bf16 beside the logits, not written over them
-  double bytes = 0;              // of both
-};
-LossChunks loss_chunks(std::int64_t tokens, std::int64_t vocabulary, bool teacher, bool gradient, at::ScalarType dtype,
-                       at::Device device);
-
 // The same in plain LibTorch calls over all tokens at once, differentiated by LibTorch: the reference in tests.
 LossResult linear_loss_composite(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
                                  const at::Tensor& loss_weights, const LossMix& mix, const TeacherHead& teacher = {});

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "ops/linear_loss/linear_loss.h"
 #include "ops/linear_loss/loss_chunk.h"
+#include "ops/linear_loss/loss_memory.h"
 #include "ops/products.h"
 
 namespace molt::ops {
@@ -22,7 +23,7 @@ TopProbabilities top_probabilities(const at::Tensor& hidden, const at::Tensor& w
   const at::TensorOptions options = hidden.options().dtype(sum_dtype(hidden));
   TopProbabilities result{at::empty({tokens, k}, options.dtype(at::kLong)), at::empty({tokens, k + 1}, options)};
   const std::int64_t rows =
-      loss_chunks(tokens, vocabulary, /*teacher=*/true, /*gradient=*/false, hidden.scalar_type(), hidden.device()).logits_rows;
+      loss_chunks(tokens, vocabulary, /*teacher=*/true, /*gradient=*/false, hidden.scalar_type(), hidden.device()).rows;
   const at::Tensor buffer = at::empty({rows, vocabulary}, options);
   for (std::int64_t begin = 0; begin < tokens; begin += rows) {
     const std::int64_t end = std::min(tokens, begin + rows);
