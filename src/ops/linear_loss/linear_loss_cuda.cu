@@ -1,7 +1,8 @@
 // Losses and gradients of rows of logits on a GPU, in two passes over each row: its sums, then its gradient; between them one for
 // the divergences from a mixture, where one is asked for.
 // What bounds it is memory: a row of 131,072 logits is 512 KB, twice that with the teacher's. So a cluster of blocks shares
-// a row: the rows at work at one time are then few enough for the second pass to find them in the L2 cache.
+// a row: the rows at work at one time are then few enough for the second pass to find them in the L2 cache. Without a teacher,
+// the threads of a cluster can hold a row of up to 131,072 logits in registers from the first pass to the second.
 #include <cooperative_groups.h>
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
@@ -17,8 +18,9 @@ namespace molt::ops {
 namespace loss_cuda {
 
 constexpr int kThreads = 512, kWarps = kThreads / 32, kBlocks = 2, kCluster = 8;  // kBlocks: on a processor at a time
-constexpr int kBatch = 2;                        // loads of 16 bytes of a row that a thread has under way at a time
-constexpr std::int64_t kSliceForCluster = 4096;  // logits a block, below which a cluster is not worth its barriers
+constexpr int kBatch = 2;              // loads of 16 bytes of a row that a thread has under way at a time
+constexpr int kHeld = 8;               // and in a row that its threads hold in registers
+constexpr std::int64_t kSlice = 8192;  // logits of a block, above which more blocks are worth the barriers between them
 constexpr unsigned kWarp = 0xffffffffu;
 constexpr double kLog2e = 1.4426950408889634, kLn2 = 0.6931471805599453;
 // Stands for the logits beyond a row's end: its power is nothing, and student and teacher agree on it.
@@ -86,13 +88,13 @@ struct Sums {
 };
 
 // A thread's loads under way, of one row: packs i, i + kThreads, …, padded behind `end`.
-template <class T, int kWidth>
+template <class T, int kWidth, int kCount>
 struct Batch {
-  Pack<T, kWidth> packs[kBatch];
+  Pack<T, kWidth> packs[kCount];
 
   __device__ void load(const Pack<T, kWidth>* row, std::int64_t i, std::int64_t end) {
 #pragma unroll
-    for (int b = 0; b < kBatch; ++b) {
+    for (int b = 0; b < kCount; ++b) {
       if (i + b * kThreads < end) {
         packs[b] = row[i + b * kThreads];
       } else {
@@ -262,7 +264,8 @@ __device__ void store(void* to, std::int64_t row, Sum value) {
   if (to) static_cast<Sum*>(to)[row] = value;
 }
 
-template <class Slope, class Sum, int kWidth, Teacher kTeacher>
+// kCount: packs that a thread has under way or, where that is kHeld, all it has of its row.
+template <class Slope, class Sum, int kWidth, Teacher kTeacher, int kCount>
 __global__ void __launch_bounds__(kThreads, sizeof(Sum) == 8 ? 1 : kBlocks)
     loss_kernel(const CudaLossRows work, const Coefficients<Sum> c, int sharers) {
   using Row = Pack<Sum, kWidth>;
@@ -275,13 +278,14 @@ __global__ void __launch_bounds__(kThreads, sizeof(Sum) == 8 ? 1 : kBlocks)
   const bool known = target >= 0 && target < work.vocabulary;
   const Sum chosen_logit = known ? reinterpret_cast<const Sum*>(logits)[target] : static_cast<Sum>(NAN);
 
-  Batch<Sum, kWidth> students, teachers;
+  Batch<Sum, kWidth, kCount> students, teachers;
   Sums<Sum> sums;
-  for (std::int64_t i = first; i < end; i += kThreads * kBatch) {
+  for (std::int64_t i = first; i < end; i += kThreads * kCount) {
     students.load(logits, i, end);
     if constexpr (compared) teachers.load(teacher, i, end);
 #pragma unroll
-    for (int b = 0; b < kBatch; ++b) add<Sum, kWidth, kTeacher>(sums, students.packs[b], teachers.packs[b], c);
+    for (int b = 0; b < kCount; ++b) add<Sum, kWidth, kTeacher>(sums, students.packs[b], teachers.packs[b], c);
+    if (kCount == kHeld) break;
   }
   sums = over_row(sums);
 
@@ -316,17 +320,18 @@ __global__ void __launch_bounds__(kThreads, sizeof(Sum) == 8 ? 1 : kBlocks)
     Slopes<Sum> s(c, weight, compared ? reverse_kl : Sum(0), log_sum);
     s.mixed = weight * c.mixed * static_cast<Sum>(kLn2);
     s.from_mixture = from_mixture;
-    for (std::int64_t i = first; i < end; i += kThreads * kBatch) {
-      students.load(logits, i, end);
+    for (std::int64_t i = first; i < end; i += kThreads * kCount) {
+      if constexpr (kCount != kHeld) students.load(logits, i, end);
       if constexpr (compared) teachers.load(teacher, i, end);
 #pragma unroll
-      for (int b = 0; b < kBatch; ++b) {
+      for (int b = 0; b < kCount; ++b) {
         const std::int64_t place = i + b * kThreads;
         if (place >= end) break;
         const int chosen = known && place == target / kWidth ? static_cast<int>(target % kWidth) : kWidth;
         gradients[place] =
             gradient_of<Slope, Sum, kWidth, kTeacher>(students.packs[b], teachers.packs[b], s, log_totals, c, chosen);
       }
+      if (kCount == kHeld) break;
     }
   }
 #if __CUDA_ARCH__ >= 900
@@ -334,18 +339,18 @@ __global__ void __launch_bounds__(kThreads, sizeof(Sum) == 8 ? 1 : kBlocks)
 #endif
 }
 
-int sharers_of(std::int64_t vocabulary) {
+// As many as leave each block no more than `slice` logits, if a cluster can have so many.
+int sharers_of(std::int64_t vocabulary, std::int64_t slice) {
   int device = 0, major = 0;
   cudaGetDevice(&device);
   cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
   int sharers = 1;
-  while (major >= 9 && sharers < kCluster && vocabulary / (2 * sharers) >= kSliceForCluster) sharers *= 2;
+  while (major >= 9 && sharers < kCluster && vocabulary > slice * sharers) sharers *= 2;
   return sharers;
 }
 
-template <class Slope, class Sum, int kWidth, Teacher kTeacher>
-void launch(const CudaLossRows& work, cudaStream_t stream) {
-  const int sharers = sharers_of(work.vocabulary);
+template <class Slope, class Sum, int kWidth, Teacher kTeacher, int kCount>
+void launch_shared(const CudaLossRows& work, int sharers, cudaStream_t stream) {
   cudaLaunchAttribute cluster;
   cluster.id = cudaLaunchAttributeClusterDimension;
   cluster.val.clusterDim = {static_cast<unsigned>(sharers), 1, 1};
@@ -356,8 +361,19 @@ void launch(const CudaLossRows& work, cudaStream_t stream) {
   config.attrs = &cluster;
   config.numAttrs = sharers > 1 ? 1 : 0;
   const cudaError_t error =
-      cudaLaunchKernelEx(&config, loss_kernel<Slope, Sum, kWidth, kTeacher>, work, coefficients<Sum>(work), sharers);
+      cudaLaunchKernelEx(&config, loss_kernel<Slope, Sum, kWidth, kTeacher, kCount>, work, coefficients<Sum>(work), sharers);
   if (error != cudaSuccess) throw std::runtime_error(std::string("linear_loss: ") + cudaGetErrorString(error));
+}
+
+template <class Slope, class Sum, int kWidth, Teacher kTeacher>
+void launch(const CudaLossRows& work, cudaStream_t stream) {
+  if constexpr (kTeacher == Teacher::none && kWidth == 4) {
+    constexpr std::int64_t most = kThreads * kHeld * kWidth;  // of a block, which is to be half full at least
+    const int sharers = sharers_of(work.vocabulary, most);
+    if (work.vocabulary > most / 2 && work.vocabulary <= most * sharers)
+      return launch_shared<Slope, Sum, kWidth, kTeacher, kHeld>(work, sharers, stream);
+  }
+  launch_shared<Slope, Sum, kWidth, kTeacher, kBatch>(work, sharers_of(work.vocabulary, kSlice), stream);
 }
 
 template <class Slope, class Sum, Teacher kTeacher>
