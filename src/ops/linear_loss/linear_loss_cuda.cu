@@ -1,39 +1,30 @@
 // Losses and gradients of rows of logits on a GPU, in two passes over each row: its sums, then its gradient; between them one for
 // the divergences from a mixture, where one is asked for.
 // What bounds it is memory: a row of 131,072 logits is 512 KB, twice that with the teacher's. So a cluster of blocks shares
-// a row: the rows at work at one time are then few enough for the second pass to find them in the L2 cache. Without a teacher,
-// the threads of a cluster can hold a row of up to 131,072 logits in registers from the first pass to the second.
-#include <cooperative_groups.h>
+// a row. Up to that length, and without a mixture, the row stays with them from the first pass to the second: the student's
+// logits in registers, the teacher's in shared memory. Else the rows at work at one time are few enough for the second pass to
+// find them in the L2 cache.
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
 #include <cmath>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
 #include "ops/linear_loss/linear_loss_cuda.h"
+#include "ops/linear_loss/linear_loss_row.cuh"
 
 namespace molt::ops {
 
 namespace loss_cuda {
 
-constexpr int kThreads = 512, kWarps = kThreads / 32, kBlocks = 2, kCluster = 8;  // kBlocks: on a processor at a time
-constexpr int kBatch = 2;              // loads of 16 bytes of a row that a thread has under way at a time
-constexpr int kHeld = 8;               // and in a row that its threads hold in registers
-constexpr std::int64_t kSlice = 8192;  // logits of a block, above which more blocks are worth the barriers between them
-constexpr unsigned kWarp = 0xffffffffu;
+constexpr int kBlocks = 2, kCluster = 8;  // blocks on a processor at a time, and that share a row at most
+constexpr int kBatch = 2;                 // packs of a row that a thread has under way at a time
+constexpr int kHeld = 8;                  // or keeps, all it has of a row
+constexpr std::int64_t kSlice = 8192;     // logits of a block, above which more blocks are worth the barriers between them
 constexpr double kLog2e = 1.4426950408889634, kLn2 = 0.6931471805599453;
-// Stands for the logits beyond a row's end: its power is nothing, and student and teacher agree on it.
-constexpr float kNothing = -1e30f;
 
-__device__ float power_of_two(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-__device__ double power_of_two(double x) {
-  return exp2(x);
-}
 __device__ float log_of_two(float x) {
   return __log2f(x);
 }
@@ -43,67 +34,6 @@ __device__ double log_of_two(double x) {
 
 // What a kernel is compiled for: no teacher; one that the student is compared with; and with a mixture of both, too.
 enum class Teacher { none, compared, mixed };
-
-template <class T, int kWidth>
-struct alignas(sizeof(T) * kWidth) Pack {
-  T values[kWidth];
-};
-
-// Over the lanes of a warp, in an order that is always the same.
-template <class Sum>
-__device__ Sum largest_of_warp(Sum value) {
-  for (int offset = 16; offset > 0; offset /= 2) value = max(value, __shfl_xor_sync(kWarp, value, offset));
-  return value;
-}
-template <class Sum>
-__device__ Sum sum_of_warp(Sum value) {
-  for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(kWarp, value, offset);
-  return value;
-}
-
-// Sums over logits x of 2^(x - top) and of 2^(x - top) * difference.
-template <class Sum>
-struct Softmax {
-  Sum top = kNothing, total = 0, difference = 0;
-
-  __device__ void raise(Sum to) {
-    if (to <= top) return;
-    const Sum factor = power_of_two(top - to);
-    top = to, total *= factor, difference *= factor;
-  }
-  __device__ void over_warp() {
-    raise(largest_of_warp(top));
-    total = sum_of_warp(total), difference = sum_of_warp(difference);
-  }
-  __device__ Sum log_total() const { return top + log2(total); }
-  __device__ Sum mean() const { return difference / total; }
-};
-
-// Of a row, or a part of it. Differences are student's - teacher's logits.
-template <class Sum>
-struct Sums {
-  Softmax<Sum> student, teacher, plain;  // plain: the student's at temperature 1, where the mix's temperature is another
-
-  __device__ void over_warp() { student.over_warp(), teacher.over_warp(), plain.over_warp(); }
-};
-
-// A thread's loads under way, of one row: packs i, i + kThreads, …, padded behind `end`.
-template <class T, int kWidth, int kCount>
-struct Batch {
-  Pack<T, kWidth> packs[kCount];
-
-  __device__ void load(const Pack<T, kWidth>* row, std::int64_t i, std::int64_t end) {
-#pragma unroll
-    for (int b = 0; b < kCount; ++b) {
-      if (i + b * kThreads < end) {
-        packs[b] = row[i + b * kThreads];
-      } else {
-#pragma unroll
-        for (int k = 0; k < kWidth; ++k) packs[b].values[k] = static_cast<T>(kNothing);
-      }
-    }
-  }
-};
 
 // What a row's arithmetic needs beside its logits, made on the host. The gradient of one logit is p (constant + slope (log2 p -
 // log2 p_teacher) + mixed (log2 p - log2 p_mixture - KL)) - forward p_teacher + plain p_plain, less `chosen` at the target.
@@ -186,42 +116,6 @@ __device__ void add_from_mixture(Sum& student, Sum& teacher, const Pack<Sum, kWi
   }
 }
 
-#if __CUDA_ARCH__ >= 900
-// Of the whole cluster, in the order of its blocks. No block may end before release_cluster(): others read its shared memory.
-template <class Sum>
-__device__ void over_cluster(Sums<Sum>& sums, Sums<Sum>* block) {
-  const auto cluster = cooperative_groups::this_cluster();
-  if (threadIdx.x == 0) *block = sums;
-  cluster.sync();
-  if (threadIdx.x < 32) {
-    sums = threadIdx.x < cluster.num_blocks() ? *cluster.map_shared_rank(block, threadIdx.x) : Sums<Sum>();
-    sums.over_warp();
-  }
-}
-__device__ void release_cluster() {
-  cooperative_groups::this_cluster().sync();
-}
-#endif
-
-// Every thread gets the sums over all of the row's threads. Before another call on a cluster: release_cluster().
-template <class Sum>
-__device__ Sums<Sum> over_row(Sums<Sum> sums) {
-  __shared__ Sums<Sum> warps[kWarps], block, row;
-  sums.over_warp();
-  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = sums;
-  __syncthreads();
-  if (threadIdx.x < 32) {
-    sums = threadIdx.x < kWarps ? warps[threadIdx.x] : Sums<Sum>();
-    sums.over_warp();
-  }
-#if __CUDA_ARCH__ >= 900
-  over_cluster(sums, &block);
-#endif
-  if (threadIdx.x == 0) row = sums;
-  __syncthreads();
-  return row;
-}
-
 template <class Sum>
 struct Slopes {
   Sum constant, slope, forward, plain, chosen;
@@ -278,14 +172,17 @@ __global__ void __launch_bounds__(kThreads, sizeof(Sum) == 8 ? 1 : kBlocks)
   const bool known = target >= 0 && target < work.vocabulary;
   const Sum chosen_logit = known ? reinterpret_cast<const Sum*>(logits)[target] : static_cast<Sum>(NAN);
 
-  Batch<Sum, kWidth, kCount> students, teachers;
+  constexpr bool held = kCount == kHeld;
+  Batch<Sum, kWidth, kCount> students;
+  std::conditional_t<held && compared, SharedBatch<Sum, kWidth, kCount>, Batch<Sum, kWidth, kCount>> teachers;
   Sums<Sum> sums;
   for (std::int64_t i = first; i < end; i += kThreads * kCount) {
-    students.load(logits, i, end);
     if constexpr (compared) teachers.load(teacher, i, end);
+    students.load(logits, i, end);
+    teachers.wait();
 #pragma unroll
-    for (int b = 0; b < kCount; ++b) add<Sum, kWidth, kTeacher>(sums, students.packs[b], teachers.packs[b], c);
-    if (kCount == kHeld) break;
+    for (int b = 0; b < kCount; ++b) add<Sum, kWidth, kTeacher>(sums, students[b], teachers[b], c);
+    if (held) break;
   }
   sums = over_row(sums);
 
@@ -321,17 +218,16 @@ __global__ void __launch_bounds__(kThreads, sizeof(Sum) == 8 ? 1 : kBlocks)
     s.mixed = weight * c.mixed * static_cast<Sum>(kLn2);
     s.from_mixture = from_mixture;
     for (std::int64_t i = first; i < end; i += kThreads * kCount) {
-      if constexpr (kCount != kHeld) students.load(logits, i, end);
-      if constexpr (compared) teachers.load(teacher, i, end);
+      if constexpr (!held) students.load(logits, i, end);
+      if constexpr (!held && compared) teachers.load(teacher, i, end);
 #pragma unroll
       for (int b = 0; b < kCount; ++b) {
         const std::int64_t place = i + b * kThreads;
         if (place >= end) break;
         const int chosen = known && place == target / kWidth ? static_cast<int>(target % kWidth) : kWidth;
-        gradients[place] =
-            gradient_of<Slope, Sum, kWidth, kTeacher>(students.packs[b], teachers.packs[b], s, log_totals, c, chosen);
+        gradients[place] = gradient_of<Slope, Sum, kWidth, kTeacher>(students[b], teachers[b], s, log_totals, c, chosen);
       }
-      if (kCount == kHeld) break;
+      if (held) break;
     }
   }
 #if __CUDA_ARCH__ >= 900
@@ -351,6 +247,7 @@ int sharers_of(std::int64_t vocabulary, std::int64_t slice) {
 
 template <class Slope, class Sum, int kWidth, Teacher kTeacher, int kCount>
 void launch_shared(const CudaLossRows& work, int sharers, cudaStream_t stream) {
+  const auto kernel = loss_kernel<Slope, Sum, kWidth, kTeacher, kCount>;
   cudaLaunchAttribute cluster;
   cluster.id = cudaLaunchAttributeClusterDimension;
   cluster.val.clusterDim = {static_cast<unsigned>(sharers), 1, 1};
@@ -360,14 +257,17 @@ void launch_shared(const CudaLossRows& work, int sharers, cudaStream_t stream) {
   config.stream = stream;
   config.attrs = &cluster;
   config.numAttrs = sharers > 1 ? 1 : 0;
-  const cudaError_t error =
-      cudaLaunchKernelEx(&config, loss_kernel<Slope, Sum, kWidth, kTeacher, kCount>, work, coefficients<Sum>(work), sharers);
+  if constexpr (kCount == kHeld && kTeacher != Teacher::none) {
+    config.dynamicSmemBytes = SharedBatch<Sum, kWidth, kCount>::kBytes;
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(config.dynamicSmemBytes));
+  }
+  const cudaError_t error = cudaLaunchKernelEx(&config, kernel, work, coefficients<Sum>(work), sharers);
   if (error != cudaSuccess) throw std::runtime_error(std::string("linear_loss: ") + cudaGetErrorString(error));
 }
 
 template <class Slope, class Sum, int kWidth, Teacher kTeacher>
 void launch(const CudaLossRows& work, cudaStream_t stream) {
-  if constexpr (kTeacher == Teacher::none && kWidth == 4) {
+  if constexpr (kTeacher != Teacher::mixed && kWidth == 4) {
     constexpr std::int64_t most = kThreads * kHeld * kWidth;  // of a block, which is to be half full at least
     const int sharers = sharers_of(work.vocabulary, most);
     if (work.vocabulary > most / 2 && work.vocabulary <= most * sharers)
