@@ -63,7 +63,7 @@ template <class T>
 MOLT_INLINE void weights_and_slopes(T* weights, T* slopes, const Columns& columns, T logsumexp, T along) {
   const T shift = logsumexp * static_cast<T>(M_LOG2E);
   for (std::int64_t j = columns.panel_begin; j < columns.panel_end; j += kLanes<T>) {
-    const Lanes<T> weight = exp2_of_difference(Lanes<T>(load(weights + j) * static_cast<T>(M_LOG2E) - shift));
+    const Lanes<T> weight = exp2_not_positive(Lanes<T>(load(weights + j) * static_cast<T>(M_LOG2E) - shift));
     store(weights + j, weight);
     store(slopes + j, weight * (load(slopes + j) - along));
   }

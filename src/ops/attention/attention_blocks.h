@@ -62,12 +62,6 @@ MOLT_INLINE void pack_transposed(const ContextRows<T>& from, std::int64_t key, s
   }
 }
 
-// 2^x for x <= 0; what is below 2^-126 becomes 2^-126, which no sum of fp32 exponentials of which the largest is 1 notices.
-template <class Vector>
-MOLT_INLINE Vector exp2_of_difference(const Vector& x) {
-  return exp2_in_range(larger(Vector{} - 126, x));
-}
-
 // One row as it is, times a factor, with zeros up to whole vectors.
 template <class T>
 MOLT_INLINE void pack_row(const T* from, std::int64_t head_size, T factor, T* to) {

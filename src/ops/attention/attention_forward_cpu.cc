@@ -49,7 +49,7 @@ MOLT_INLINE void softmax_row(T* scores, const Columns& columns, std::int64_t beg
   for (int i = 0; i < kLanes<T>; ++i) now = std::max(now, largest[i] * scale);
   Lanes<T> added = {};
   for (std::int64_t j = columns.panel_begin; j < columns.panel_end; j += kLanes<T>) {
-    const Lanes<T> value = exp2_of_difference(Lanes<T>(load(scores + j) * scale - now));
+    const Lanes<T> value = exp2_not_positive(Lanes<T>(load(scores + j) * scale - now));
     store(scores + j, value);
     added += value;
   }
