@@ -16,6 +16,13 @@ constexpr const char* names[] = {
     "chat_template.jinja",
     "chat_template.json",
     "generation_config.json",
+    // By most licences of weights, what is made of them goes with these.
+    "LICENSE",
+    "LICENSE.txt",
+    "LICENSE.md",
+    "NOTICE",
+    "NOTICE.txt",
+    "USE_POLICY.md",
 };
 
 // Chat templates by name, beside the one that serves by default.

@@ -4,7 +4,7 @@
 
 namespace molt {
 
-// Copies the tokenizer's files and settings, chat templates and the settings of generation, where `from` has them.
+// Copies the tokenizer's files and settings, chat templates, the settings of generation and licences, where `from` has them.
 void carry_over(const fs::path& from, const fs::path& to);
 
 }  // namespace molt

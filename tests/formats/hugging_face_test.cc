@@ -236,12 +236,14 @@ TEST_F(HuggingFace, CarriesTheSourcesFilesOver) {
   write_file(path("teacher") / "chat_template.jinja", "{{ messages }}");
   fs::create_directories(path("teacher") / "additional_chat_templates");
   write_file(path("teacher") / "additional_chat_templates/tool_use.jinja", "{{ tools }}");
+  write_file(path("teacher") / "LICENSE", "Ours, with notice");
   write_file(path("teacher") / "optimizer.bin", "not theirs to have");
   export_model(*random_model(hybrid), path("out"),
                {.like = path("teacher"), .metadata = {{"stage", "H-30"}}, .model_card = "# Card\n"});
   EXPECT_EQ(read_file(path("out") / "chat_template.jinja"), "{{ messages }}");
   EXPECT_EQ(read_file(path("out") / "additional_chat_templates/tool_use.jinja"), "{{ tools }}");
   EXPECT_EQ(read_file(path("out") / "tokenizer.json"), read_file(path("teacher") / "tokenizer.json"));
+  EXPECT_EQ(read_file(path("out") / "LICENSE"), "Ours, with notice");
   EXPECT_EQ(read_file(path("out") / "README.md"), "# Card\n");
   EXPECT_FALSE(fs::exists(path("out") / "optimizer.bin"));
   const Json written = read_json(path("out") / "config.json");
