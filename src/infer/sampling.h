@@ -35,7 +35,7 @@ Draw draw_of(const SamplingOptions& options, std::int64_t draw, std::int64_t row
 std::vector<std::int32_t> sample(const at::Tensor& logits, const std::vector<SamplingOptions>& options,
                                  const std::vector<std::int64_t>& draws, std::vector<float>& log_probabilities);
 
-// The same in plain tensor operations on the logits' device: what a GPU runs, and a second witness in tests.
+// The same in plain tensor operations on the logits' device, which tests compare the others with.
 std::vector<std::int32_t> sample_composite(const at::Tensor& logits, const std::vector<SamplingOptions>& options,
                                            const std::vector<std::int64_t>& draws, std::vector<float>& log_probabilities);
 
