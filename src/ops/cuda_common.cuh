@@ -72,6 +72,11 @@ __device__ T* as(void* pointer) {
   return static_cast<T*>(pointer);
 }
 
+// One of the values of a small parameter, which need not be converted for it: float32 or bfloat16.
+__device__ inline float parameter(const void* from, std::int64_t i, DataType type) {
+  return type == DataType::bfloat16 ? static_cast<float>(as<__nv_bfloat16>(from)[i]) : as<float>(from)[i];
+}
+
 // Whether Packs of `bytes` (16, 8, 4, …) may lie there: a pointer, or a stride in bytes.
 inline bool aligned(const void* pointer, std::int64_t bytes = 16) {
   return reinterpret_cast<std::uintptr_t>(pointer) % bytes == 0;
@@ -112,6 +117,38 @@ inline int multiprocessors() {
   cudaGetDevice(&device);
   cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
   return count;
+}
+
+// Programmatic dependent launch (Hopper and newer). A kernel that is launched `behind` the one before it on the stream may begin
+// as soon as all blocks of that one have called let_next_begin() or ended. Before await_previous() it must touch nothing that a
+// kernel not known to be over writes or reads: a kernel that lets the next one begin first awaits what came before itself, or is
+// launched the ordinary way. Some thread of each kernel must await, so that the end of one is that of all before it.
+__device__ inline void let_next_begin() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+__device__ inline void await_previous() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+template <class... Parameters>
+void launch_behind(void (*kernel)(Parameters...), dim3 blocks, dim3 threads, std::size_t shared_bytes, cudaStream_t stream,
+                   const Parameters&... parameters) {
+  int device = 0, major = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  cudaLaunchAttribute early;
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  const cudaLaunchConfig_t config{.gridDim = blocks,
+                                  .blockDim = threads,
+                                  .dynamicSmemBytes = shared_bytes,
+                                  .stream = stream,
+                                  .attrs = &early,
+                                  .numAttrs = major >= 9 ? 1u : 0u};
+  cudaLaunchKernelEx(&config, kernel, parameters...);
 }
 
 inline void check_launch(const char* operation) {

@@ -90,6 +90,50 @@ TEST(MambaScan, GivesTheSameWithoutRecording) {
       }
 }
 
+// zxBC's type is that of the rows; the parameters are of types of their own.
+Differentiated with_types(const Case& c, at::Device device, const std::vector<at::ScalarType>& types) {
+  const TestFunction typed = [&](const TestTensors& in) {
+    TestTensors own = in;
+    for (std::size_t i = 0; i < own.size(); ++i) own[i] = in[i].to(types[i]);
+    return operation(c, device)(own);
+  };
+  TestTensors inputs = inputs_of(c);
+  for (at::Tensor& input : inputs) input = input.to(at::kBFloat16);
+  return differentiate(typed, inputs, device, at::kFloat);
+}
+
+// All inputs are numbers that bfloat16 has: nothing but a parameter's gradient depends on its type, and that is rounded once.
+TEST(MambaScan, TakesParametersOfAnyType) {
+  constexpr auto narrow = at::kBFloat16, wide = at::kFloat;
+  for (const at::Device device : test_devices())
+    for (const std::int64_t state : {16, 8}) {
+      const Case c{{700, 3}, 64, 16, state};
+      const Differentiated expected = with_types(c, device, {narrow, narrow, wide, wide, wide, wide, wide});
+      const std::vector<std::vector<at::ScalarType>> mixtures = {{narrow, narrow, wide, narrow, narrow, wide, wide},
+                                                                 {narrow, narrow, wide, narrow, wide, narrow, wide},
+                                                                 {narrow, narrow, narrow, wide, narrow, wide, narrow}};
+      for (const auto& types : mixtures) {
+        const Differentiated found = with_types(c, device, types);
+        EXPECT_TRUE(found.outputs[0].equal(expected.outputs[0])) << device;
+        for (std::size_t i = 0; i < types.size(); ++i)
+          EXPECT_TRUE(found.gradients[i].equal(expected.gradients[i].to(types[i]).to(wide)))
+              << "gradient " << i << ", state " << state << " on " << device;
+      }
+    }
+}
+
+TEST(MambaScan, GradientsAreTheSameEveryTime) {
+  for (const at::Device device : test_devices()) {
+    const Case c{{1500, 3}, 256, 64, 16};
+    const Differentiated first = differentiate(operation(c, device), inputs_of(c), device, at::kBFloat16);
+    for (int i = 0; i < 3; ++i) {
+      const Differentiated again = differentiate(operation(c, device), inputs_of(c), device, at::kBFloat16);
+      for (std::size_t k = 0; k < first.gradients.size(); ++k)
+        EXPECT_TRUE(again.gradients[k].equal(first.gradients[k])) << "gradient " << k << " on " << device;
+    }
+  }
+}
+
 TEST(MambaScan, BeginsFromZeros) {
   const Case& c = kCases[0];
   const TestTensors in = inputs_of(c);

@@ -11,7 +11,6 @@
 #include "ops/clear_begun.h"
 #include "ops/cuda_dispatch.h"
 #include "ops/gradient_room.h"
-#include "ops/sum_shares.h"
 
 namespace molt::ops {
 
@@ -43,6 +42,11 @@ bool has_kernel(const ConvInput& in) {
   return has_cuda_kernel(in.x) || (in.x.is_cpu() && (dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kDouble));
 }
 
+bool has_narrow_weight(const ConvInput& in) {
+  const auto narrow = [](const at::Tensor& tensor) { return !tensor.defined() || tensor.scalar_type() == at::kBFloat16; };
+  return in.x.is_cuda() && narrow(in.weight) && narrow(in.bias);
+}
+
 // The tensors as the kernels take them, and pointers to them.
 struct Prepared {
   at::Tensor x, weight, bias, initial_window;
@@ -54,16 +58,18 @@ Prepared prepare(const ConvInput& in) {
   const auto dtype = in.x.scalar_type();
   const bool narrow_kernel = dtype == at::kBFloat16 && in.x.is_cuda();
   const auto precision = dtype == at::kDouble ? at::kDouble : at::kFloat, type = narrow_kernel ? at::kBFloat16 : precision;
+  const auto weight_type = has_narrow_weight(in) ? at::kBFloat16 : precision;
   const at::Tensor x = in.x.to(type);
   Prepared p{.x = x.stride(1) == 1 || x.size(1) == 1 ? x : x.contiguous(),
-             .weight = dense(in.weight, precision),
-             .bias = dense(in.bias, precision),
+             .weight = dense(in.weight, weight_type),
+             .bias = dense(in.bias, weight_type),
              .initial_window = dense(in.initial_window, type),
              .arguments = {},
              .values = in.x.options().dtype(type),
              .sums = in.x.options().dtype(precision)};
   Arguments& a = p.arguments;
   a.type = narrow_kernel ? DataType::bfloat16 : precision == at::kDouble ? DataType::float64 : DataType::float32;
+  a.weight_type = data_type(p.weight);
   a.tokens = in.x.size(0), a.columns = in.x.size(1);
   a.channels = in.weight.size(0), a.width = in.weight.size(1);
   a.repeat = in.repeat, a.group_size = in.group_size, a.silu = in.silu;
@@ -103,7 +109,7 @@ at::Tensor forward(const ConvInput& in, const Sequences& sequences) {
   return y.to(in.x.scalar_type());
 }
 
-// What backward is given, and the room for what it gives. Shares are summed by the caller.
+// What backward is given, and the room for what it gives.
 struct Room {
   at::Tensor gy, gx, gwindow, weight_shares, bias_shares;
   Gradients gradients;
@@ -135,19 +141,6 @@ Room room(const ConvInput& in, const Prepared& p, const at::Tensor& y, bool wind
   return r;
 }
 
-// The sum of shares over their parts, of `like`'s type.
-at::Tensor summed(const at::Tensor& shares, const at::Tensor& like) {
-#ifdef MOLT_CUDA
-  if (has_cuda_kernel(like)) {
-    const at::Tensor sum = at::empty(shares.sizes().slice(1), like.options());
-    cuda_sum_shares(shares.const_data_ptr<float>(), shares.size(0), sum.numel(), mutable_data(sum), data_type(like),
-                    cuda_stream());
-    return sum;
-  }
-#endif
-  return shares.sum(0).to(like.scalar_type());
-}
-
 // Of columns (rows, columns, …) by groups: (rows, groups, repeat, group_size, …), where the second gives room for repeats.
 at::Tensor repeated(const at::Tensor& columns, const ConvInput& in) {
   if (!columns.defined()) return columns;
@@ -162,32 +155,32 @@ at::Tensor sum_repeats(const at::Tensor& channels, const ConvInput& in) {
 }
 
 // For a repeat that the GPU's kernel does not take: x is repeated in memory, in float32.
-Tensors backward_repeated(const ConvInput& in, const Sequences& sequences, const at::Tensor& y, const std::vector<bool>& needed) {
+Tensors backward_repeated(const ConvInput& in, const Sequences& sequences, const at::Tensor& y, const std::vector<bool>& needed,
+                          SharedSums& sums) {
   ConvInput wide = in;
   wide.x = repeated(in.x, in);
   wide.initial_window = repeated(in.initial_window, in);
   wide.repeat = 1;
-  Tensors results = backward(wide, sequences, y.to(at::kFloat), needed, {});
+  Tensors results = backward(wide, sequences, y.to(at::kFloat), needed, {}, sums);
   results[0] = sum_repeats(results[0], in);
   results[3] = sum_repeats(results[3], in);
   return results;
 }
 
 Tensors backward(const ConvInput& in, const Sequences& sequences, const at::Tensor& y, const std::vector<bool>& needed,
-                 const at::Tensor& x_room) {
+                 const at::Tensor& x_room, SharedSums& sums) {
   const c10::DeviceGuard guard(in.x.device());
   const Prepared p = prepare(in, sequences);
 #ifdef MOLT_CUDA
   if (in.x.is_cuda() && !cuda_takes_repeat(p.arguments)) {
-    Tensors results = backward_repeated(in, sequences, y, needed);
+    Tensors results = backward_repeated(in, sequences, y, needed, sums);
     place(results[0], x_room);
     return results;
   }
 #endif
   const Room r = room(in, p, y, needed[3], x_room);
   MOLT_CONV_KERNEL(in.x.device(), backward, p.arguments, r.gradients);
-  Tensors results = {r.gx.to(in.x.scalar_type()), summed(r.weight_shares, in.weight), {}, {}};
-  if (r.bias_shares.defined()) results[2] = summed(r.bias_shares, in.bias);
+  Tensors results = {r.gx.to(in.x.scalar_type()), sums.add(r.weight_shares, in.weight), sums.add(r.bias_shares, in.bias), {}};
   if (r.gwindow.defined()) results[3] = r.gwindow.to(in.x.scalar_type());
   place(results[0], x_room);
   return results;
@@ -210,7 +203,10 @@ at::Tensor causal_conv(const ConvInput& input, const Sequences& sequences) {
       [sequences, settings](const Tensors& saved, const Tensors& gradients, const std::vector<bool>& needed) {
         ConvInput in = settings;
         in.x = saved[0], in.weight = saved[1], in.bias = saved[2], in.initial_window = saved[3];
-        return conv::backward(in, sequences, gradients[0], needed, {});
+        SharedSums sums;
+        Tensors results = conv::backward(in, sequences, gradients[0], needed, {}, sums);
+        sums.finish();
+        return results;
       })[0];
 }
 

@@ -102,6 +102,7 @@ struct BackwardThread {
     for (; t + kUnroll<T> <= end; t += kUnroll<T>) tokens<kUnroll<T>, true>(t, begin);
     for (; t < end; ++t) tokens<1, true>(t, begin);
     const std::int64_t seen = min(end + W - 1, static_cast<std::int64_t>(a.offsets[s + 1]));
+    if (seen == end + W - 1) tokens<W - 1, false>(end, begin), t = seen;
     for (; t < seen; ++t) tokens<1, false>(t, begin);
 #pragma unroll
     for (int j = 0; j < W - 1; ++j) {  // where the sequence ends before they are whole otherwise
@@ -110,30 +111,29 @@ struct BackwardThread {
     }
   }
 
-  // Adds up the sums of a block's runs, one channel of each slot after the other, and writes the block's share.
+  // Adds up the sums of a block's runs, a channel of each slot a warp, and writes the block's share.
   __device__ void write_share(bool inside) const {
-    __shared__ float shared[kRuns][W + 1][kSlots];
+    __shared__ float shared[R * N][kRuns][W + 1][kSlots];
     const int x = threadIdx.x, y = threadIdx.y;
 #pragma unroll
-    for (int r = 0; r < R; ++r) {
+    for (int c = 0; c < R * N; ++c) {
 #pragma unroll
-      for (int i = 0; i < N; ++i) {
-        __syncthreads();
+      for (int k = 0; k < W; ++k) shared[c][y][k][x] = weight_sum[c / N][c % N][k];
+      shared[c][y][W][x] = bias_sum[c / N][c % N];
+    }
+    __syncthreads();
+    if (!inside) return;
+    for (int c = y; c < R * N; c += kRuns) {
+      float sum[W + 1] = {};
 #pragma unroll
-        for (int k = 0; k < W; ++k) shared[y][k][x] = weight_sum[r][i][k];
-        shared[y][W][x] = bias_sum[r][i];
-        __syncthreads();
-        if (!inside || y != (r * N + i) % kRuns) continue;
-        float sum[W + 1] = {};
-        for (int run = 0; run < kRuns; ++run) {
+      for (int run = 0; run < kRuns; ++run) {
 #pragma unroll
-          for (int k = 0; k <= W; ++k) sum[k] += shared[run][k][x];
-        }
-        const std::int64_t place = blockIdx.y * a.channels + slot.channel(r) + i;
-#pragma unroll
-        for (int k = 0; k < W; ++k) cuda::as<float>(to.weight)[place * W + k] = sum[k];
-        if (to.bias) cuda::as<float>(to.bias)[place] = sum[W];
+        for (int k = 0; k <= W; ++k) sum[k] += shared[c][run][k][x];
       }
+      const std::int64_t place = blockIdx.y * a.channels + slot.channel(c / N) + c % N;
+#pragma unroll
+      for (int k = 0; k < W; ++k) cuda::as<float>(to.weight)[place * W + k] = sum[k];
+      if (to.bias) cuda::as<float>(to.bias)[place] = sum[W];
     }
   }
 };
@@ -142,6 +142,8 @@ struct BackwardThread {
 template <class T, int N, int R, int S, int W>
 __global__ void __launch_bounds__(kSlots* kRuns, kBlocks)
     backward_kernel(const Arguments a, const Gradients to, std::int64_t run) {
+  cuda::await_previous();
+  cuda::let_next_begin();
   const std::int64_t index = static_cast<std::int64_t>(blockIdx.x) * kSlots + threadIdx.x;
   const bool inside = index < a.channels / (N * R);
   BackwardThread<T, N, R, S, W> thread(a, to, inside ? index : 0, __ballot_sync(0xffffffffu, inside));
@@ -164,12 +166,12 @@ __device__ float value_gradient(const Arguments& a, const Gradients& to, std::in
   const float gradient = static_cast<float>(cuda::as<T>(to.y)[t * a.channels + channel]);
   if (!a.silu) return gradient;
   const std::int64_t before = a.width - 1, begin = a.offsets[s];
-  float value = a.bias ? cuda::as<float>(a.bias)[channel] : 0.0f;
+  float value = a.bias ? cuda::parameter(a.bias, channel, a.weight_type) : 0.0f;
   for (std::int64_t k = 0; k <= before; ++k) {
     const std::int64_t source = t - before + k;
     const T x = source >= begin ? cuda::as<T>(a.x)[source * a.x_stride + column]
                                 : cuda::as<T>(a.initial_window)[(s * a.columns + column) * before + source - begin + before];
-    value += cuda::as<float>(a.weight)[channel * a.width + k] * static_cast<float>(x);
+    value += cuda::parameter(a.weight, channel * a.width + k, a.weight_type) * static_cast<float>(x);
   }
   const float slope = cuda::sigmoid(value);
   return gradient * slope * (1.0f + value * (1.0f - slope));
@@ -187,7 +189,7 @@ __global__ void window_kernel(const Arguments a, const Gradients to) {
       const std::int64_t channel =
           a.repeat == 1 ? column : (column / a.group_size * a.repeat + r) * a.group_size + column % a.group_size;
       for (std::int64_t k = max(std::int64_t{0}, begin + j - end + 1); k <= j; ++k) {
-        const float tap = cuda::as<float>(a.weight)[channel * a.width + k];
+        const float tap = cuda::parameter(a.weight, channel * a.width + k, a.weight_type);
         sum += tap * value_gradient<T>(a, to, channel, column, s, begin + j - k);
       }
     }
@@ -211,7 +213,7 @@ void backward(const Arguments& a, const Gradients& to, cudaStream_t stream) {
   const auto launch = [&]<int N, int W, int R = 1, int S = 0>() {
     const std::int64_t blocks = cuda::divide_up(a.channels / (N * R), kSlots);
     const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(to.parts));
-    backward_kernel<T, N, R, S, W><<<grid, dim3(kSlots, kRuns), 0, stream>>>(a, to, run_of(a));
+    cuda::launch_behind(backward_kernel<T, N, R, S, W>, grid, dim3(kSlots, kRuns), 0, stream, a, to, run_of(a));
   };
   const bool aligned = cuda::aligned(to.y) && cuda::aligned(to.x) && to.x_stride % 4 == 0;
   if (a.repeat == 1 && packs_fit<T, 4>(a) && aligned) {

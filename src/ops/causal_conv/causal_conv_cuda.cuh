@@ -30,13 +30,17 @@ struct Slot {
     const std::int64_t sharing = a.repeat / R;
     column = index / sharing * N;
     first = (column / group_size * a.repeat + index % sharing * R) * group_size + column % group_size;
+    a.weight_type == DataType::bfloat16 ? load<__nv_bfloat16>(a) : load<float>(a);
+  }
+  template <class Weight>
+  __device__ void load(const Arguments& a) {
 #pragma unroll
     for (int r = 0; r < R; ++r) {
 #pragma unroll
       for (int i = 0; i < N; ++i) {
-        bias[r][i] = a.bias ? cuda::as<float>(a.bias)[channel(r) + i] : 0.0f;
+        bias[r][i] = a.bias ? static_cast<float>(cuda::as<Weight>(a.bias)[channel(r) + i]) : 0.0f;
 #pragma unroll
-        for (int k = 0; k < W; ++k) taps[r][i][k] = cuda::as<float>(a.weight)[(channel(r) + i) * W + k];
+        for (int k = 0; k < W; ++k) taps[r][i][k] = static_cast<float>(cuda::as<Weight>(a.weight)[(channel(r) + i) * W + k]);
       }
     }
   }
@@ -56,11 +60,16 @@ __device__ void unpack(const cuda::Pack<T, N>& pack, float (&to)[N]) {
 template <class T, int N, int W>
 __device__ void look_back(const Arguments& a, std::int64_t column, std::int64_t s, std::int64_t begin, std::int64_t t,
                           Window<N, W>& rows) {
+  cuda::Pack<T, N> loaded[W - 1];
+#pragma unroll
+  for (int j = 0; j < W - 1; ++j) {  // without branches all are on their way together
+    loaded[j] = cuda::load<N>(cuda::as<T>(a.x) + max(t - (W - 1) + j, begin) * a.x_stride + column);
+  }
 #pragma unroll
   for (int j = 0; j < W - 1; ++j) {
     const std::int64_t source = t - (W - 1) + j;
     if (source >= begin) {
-      unpack(cuda::load<N>(cuda::as<T>(a.x) + source * a.x_stride + column), rows[j]);
+      unpack(loaded[j], rows[j]);
       continue;
     }
     const T* window = cuda::as<T>(a.initial_window) + (s * a.columns + column) * (W - 1) + source - begin + W - 1;

@@ -8,7 +8,8 @@
 namespace molt::ops::conv {
 
 struct Arguments {
-  DataType type = DataType::float32;  // of x, windows, y and their gradients; weight and bias are float32 or float64
+  DataType type = DataType::float32;         // of x, windows, y and their gradients
+  DataType weight_type = DataType::float32;  // and of the bias: float32 or float64, on a GPU also bfloat16
   std::int64_t tokens = 0, sequences = 0, columns = 0, channels = 0, width = 0, repeat = 1, group_size = 1;
   bool silu = true;
   const std::int32_t* offsets = nullptr;  // cu_seqlens, where the kernel runs

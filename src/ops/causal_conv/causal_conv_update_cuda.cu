@@ -38,8 +38,10 @@ __global__ void update_kernel(const Update update) {
   for (std::int64_t r = 0; r < a.repeat; ++r) {
     const std::int64_t channel =
         a.repeat == 1 ? column : (column / a.group_size * a.repeat + r) * a.group_size + column % a.group_size;
-    float value = a.bias ? as<float>(a.bias)[channel] : 0.0f;
-    for (int k = 0; k <= taps; ++k) value += as<float>(a.weight)[channel * a.width + k] * static_cast<float>(rows[k]);
+    float value = a.bias ? cuda::parameter(a.bias, channel, a.weight_type) : 0.0f;
+    for (int k = 0; k <= taps; ++k) {
+      value += cuda::parameter(a.weight, channel * a.width + k, a.weight_type) * static_cast<float>(rows[k]);
+    }
     as<T>(a.y)[t * a.channels + channel] = static_cast<T>(a.silu ? value * sigmoid(value) : value);
   }
   for (int k = 0; k < taps; ++k) window[k] = rows[k + 1];

@@ -24,10 +24,12 @@ Tensors backward(const ConvInput& settings, const Tensors& saved, const Sequence
   ScanInput scan_room;
   scan_room.A_log = scan.A_log;
   set_parts(whole, conv_room, scan_room);
+  SharedSums sums;
   const ScanInput of_scan =
       scan::unpack(scan::backward(scan, saved.back(), sequences, y, {}, std::vector<bool>(kScanInputs, true),
-                                  {.B = scan_room.B, .C = scan_room.C, .z = scan_room.z}));
-  const Tensors of_conv = conv::backward(conv, sequences, of_scan.x, std::vector<bool>(4, false), conv_room.x);
+                                  {.B = scan_room.B, .C = scan_room.C, .z = scan_room.z}, sums));
+  const Tensors of_conv = conv::backward(conv, sequences, of_scan.x, std::vector<bool>(4, false), conv_room.x, sums);
+  sums.finish();
   return {whole, of_conv[1], of_conv[2], of_scan.dt, of_scan.dt_bias, of_scan.A_log, of_scan.D};
 }
 

@@ -132,8 +132,10 @@ Gradients backward_cuda(const Tensors& saved, const at::Tensor& normed_gradient,
                           .rows = rows,
                           .hidden = hidden},
                          cuda_stream());
-  if (weight_needed)
-    cuda_sum_shares(read<float>(shares), parts, hidden, mutable_data(out.weight), data_type(weight), cuda_stream());
+  if (weight_needed) {
+    const Shares weight_sums[] = {{read<float>(shares), parts, hidden, mutable_data(out.weight), data_type(weight)}};
+    cuda_sum_shares(weight_sums, cuda_stream());
+  }
   return out;
 }
 #endif

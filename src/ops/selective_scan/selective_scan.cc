@@ -8,13 +8,12 @@
 
 #include "base/error.h"
 #include "ops/autograd.h"
+#include "ops/causal_conv/causal_conv_node.h"
 #include "ops/clear_begun.h"
+#include "ops/cuda_dispatch.h"
 #include "ops/gradient_room.h"
 #include "ops/selective_scan/selective_scan_kernels.h"
 #include "ops/selective_scan/selective_scan_node.h"
-#ifdef MOLT_CUDA
-#include <c10/cuda/CUDAStream.h>
-#endif
 
 namespace molt::ops {
 
@@ -34,12 +33,6 @@ at::Tensor rows(const at::Tensor& tensor, at::ScalarType dtype) {
 }
 at::Tensor dense(const at::Tensor& tensor, at::ScalarType dtype) {
   return tensor.defined() ? tensor.to(dtype).contiguous() : tensor;
-}
-const void* data(const at::Tensor& tensor) {
-  return tensor.defined() ? tensor.const_data_ptr() : nullptr;
-}
-void* mutable_data(const at::Tensor& tensor) {
-  return tensor.defined() ? tensor.mutable_data_ptr() : nullptr;
 }
 
 void check_shape(const char* name, const at::Tensor& tensor, at::IntArrayRef shape, bool optional) {
@@ -105,7 +98,7 @@ Prepared prepare(const ScanInput& given) {
   p.states = given.x.options().dtype(precision);
 
   Arguments& a = p.arguments;
-  a.type = narrow_kernel ? DataType::bfloat16 : precision == at::kDouble ? DataType::float64 : DataType::float32;
+  a.type = data_type(in.dt);
   a.tokens = in.dt.size(0);
   a.d_inner = in.dt.size(1);
   a.d_xb = in.B.size(1);
@@ -127,8 +120,7 @@ Prepared prepare(const ScanInput& given, const Sequences& sequences) {
 
 // `cpu(arguments…)` or `cuda(arguments…, stream)` by where the data is.
 #ifdef MOLT_CUDA
-#define MOLT_SCAN_KERNEL(device, name, ...) \
-  (device.is_cuda() ? cuda_##name(__VA_ARGS__, c10::cuda::getCurrentCUDAStream().stream()) : cpu_##name(__VA_ARGS__))
+#define MOLT_SCAN_KERNEL(device, name, ...) (device.is_cuda() ? cuda_##name(__VA_ARGS__, cuda_stream()) : cpu_##name(__VA_ARGS__))
 #else
 #define MOLT_SCAN_KERNEL(device, name, ...) cpu_##name(__VA_ARGS__)
 #endif
@@ -185,8 +177,9 @@ Tensors forward(const ScanInput& given, const Sequences& sequences, const ScanRe
   Arguments& a = p.arguments;
   at::Tensor positions, taps, taps_bias, x = given.x;
   if (conv) {
-    const auto precision = at::typeMetaToScalarType(p.states.dtype());
-    taps = dense(conv->weight, precision), taps_bias = dense(conv->bias, precision);
+    const auto type = conv::has_narrow_weight(*conv) ? at::kBFloat16 : at::typeMetaToScalarType(p.states.dtype());
+    taps = dense(conv->weight, type), taps_bias = dense(conv->bias, type);
+    a.taps_type = data_type(taps);
     a.taps = data(taps), a.taps_bias = data(taps_bias);
     if (saved.recording) x = at::empty({a.tokens, a.d_inner}, p.values);
     if (saved.recording) a.convolved = mutable_data(x);
@@ -215,12 +208,8 @@ Tensors forward(const ScanInput& given, const Sequences& sequences, const ScanRe
   return outputs;
 }
 
-at::Tensor total(const at::Tensor& parts) {
-  return parts.defined() ? parts.sum(0) : parts;
-}
-
 Tensors backward(const ScanInput& given, const at::Tensor& kept, const Sequences& sequences, const at::Tensor& y,
-                 const at::Tensor& final_state, const std::vector<bool>& needed, const GradientRoom& wanted) {
+                 const at::Tensor& final_state, const std::vector<bool>& needed, const GradientRoom& wanted, SharedSums& sums) {
   const c10::DeviceGuard guard(given.x.device());
   Prepared p = prepare(given, sequences);
   Arguments& a = p.arguments;
@@ -267,13 +256,13 @@ Tensors backward(const ScanInput& given, const at::Tensor& kept, const Sequences
                             .D = mutable_data(gD),
                             .A_log = mutable_data(gA_log)};
   MOLT_SCAN_KERNEL(given.x.device(), backward, a, gradients);
-  Tensors results = {room.x_shares == 1 ? gx : total(gx),
+  Tensors results = {room.x_shares == 1 ? gx : gx.sum(0),
                      gdt,
-                     total(gbias),
-                     total(gA_log),
-                     room.B_shares == 1 ? gB : total(gB),
+                     sums.add(gbias, given.dt_bias),
+                     sums.add(gA_log, given.A_log),
+                     room.B_shares == 1 ? gB : gB.sum(0),
                      gC,
-                     total(gD),
+                     sums.add(gD, given.D),
                      gz,
                      ginitial};
   const Tensors inputs = pack(given);
@@ -300,7 +289,10 @@ ScanOutput selective_scan(const ScanInput& input, const Sequences& sequences, co
       [sequences, has_final = request.final_state](const Tensors& saved, const Tensors& gradients,
                                                    const std::vector<bool>& needed) {
         const at::Tensor final_state = has_final ? gradients[1] : at::Tensor();
-        return scan::backward(scan::unpack(saved), saved[9], sequences, gradients[0], final_state, needed, {});
+        SharedSums sums;
+        Tensors results = scan::backward(scan::unpack(saved), saved[9], sequences, gradients[0], final_state, needed, {}, sums);
+        sums.finish();
+        return results;
       });
   ScanOutput output{.y = outputs[0], .final_state = {}, .states = {}};
   if (request.final_state) output.final_state = outputs[1];
@@ -334,11 +326,11 @@ at::Tensor selective_scan_update(const ScanInput& input, const at::Tensor& cache
              cache.dtype());
   const at::Tensor y = at::empty({n, p.arguments.d_inner}, p.values);
   scan::Update update{.arguments = p.arguments,
-                      .cache = scan::mutable_data(cache),
-                      .slots = scan::data(slots),
+                      .cache = mutable_data(cache),
+                      .slots = data(slots),
                       .wide_slots = wide,
                       .contexts = context_lens.defined() ? context_lens.const_data_ptr<std::int32_t>() : nullptr};
-  update.arguments.y = scan::mutable_data(y);
+  update.arguments.y = mutable_data(y);
   if (cache.is_cpu()) {
     for (std::int64_t i = 0; i < n; ++i) {
       const std::int64_t slot = wide ? slots.const_data_ptr<std::int64_t>()[i] : slots.const_data_ptr<std::int32_t>()[i];

@@ -177,13 +177,19 @@ inline std::int64_t span_length(const Arguments& a, std::int64_t blocks, std::in
   return spans > 1 ? ((a.tokens - 1) / spans / kChunk + 1) * kChunk : (a.tokens / kChunk + 1) * kChunk;
 }
 
+// Whether spans of that length are shorter than sequences may be: then a kernel that finds ends goes before the one that carries
+// them on, which reads them, but nothing else that is new, only after await_previous().
+__host__ __device__ inline bool is_cut(const Arguments& a, std::int64_t length) {
+  return length <= a.tokens;
+}
+
 // For each span but the one from which the states go out (the last of a sequence, backwards the first): what its states come to
 // from zeros, (spans, d_inner, 16), and the sum of dt, (spans, d_inner).
 struct Ends {
   float *states = nullptr, *dt = nullptr;
 };
 inline std::int64_t ends_size(const Arguments& a, std::int64_t length) {
-  return length > a.tokens ? 0 : span_count(a, length) * a.d_inner * (kState + 1);
+  return is_cut(a, length) ? span_count(a, length) * a.d_inner * (kState + 1) : 0;
 }
 inline Ends ends_in(void* scratch, const Arguments& a, std::int64_t length) {
   float* states = static_cast<float*>(scratch);
@@ -192,39 +198,13 @@ inline Ends ends_in(void* scratch, const Arguments& a, std::int64_t length) {
 // The ends backwards, of what comes of the gradient of y.
 void launch_adjoint_ends(const Arguments& a, const void* y_gradient, std::int64_t length, Ends ends, cudaStream_t stream);
 
-// The kernel that carries ends on may begin, up to where it waits for them, as soon as all blocks of the one that computes them
-// have: Hopper and newer can do that.
-__device__ inline void let_carrier_begin() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;");
-#endif
-}
-__device__ inline void wait_for_ends() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-// Launches the carrier; `behind_ends`: right behind that other kernel, not where there are no ends.
-template <class Job>
-void launch_carrier(void (*kernel)(Job), const Job& job, cudaLaunchConfig_t config, bool behind_ends) {
-  int device = 0, major = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-  cudaLaunchAttribute early;
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &early;
-  config.numAttrs = behind_ends && major >= 9 ? 1 : 0;
-  cudaLaunchKernelEx(&config, kernel, job);
-}
-
 // What enters a span: `h`, which entered the sequence, carried over the spans before it (backwards: behind it), in order. The
 // ends of several spans are on their way from memory together.
 template <bool kBackwards, int kCount>
 __device__ void carry(float (&h)[kCount], const float (&A)[kCount], const Ends& ends, const Span& span, std::int64_t d_inner,
                       int channel, int first) {
   constexpr int kAhead = 8;
-  wait_for_ends();
+  cuda::await_previous();  // which finds the ends, if there are any
   const int start = kBackwards ? span.last : span.first, count = kBackwards ? start - span.number : span.number - start;
   for (int done = 0; done < count; done += kAhead) {
     float dt[kAhead];

@@ -320,6 +320,8 @@ template <class T, int kTogether>
 __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 2 : 1) backward_kernel(const Job job) {
   extern __shared__ float4 bytes[];
   auto& shared = *reinterpret_cast<Shared<T, kTogether>*>(bytes);
+  if (!is_cut(job.a, job.length)) cuda::await_previous();
+  cuda::let_next_begin();
   const Span span(job.a, blockIdx.x / job.split.blocks, job.length);
   const Part<kTogether> part(job, blockIdx.x % job.split.blocks);
   if (threadIdx.x < kSteps) {
@@ -336,12 +338,8 @@ void launch(const Job& job, cudaStream_t stream) {
   if (blocks == 0) return;
   constexpr int kBytes = static_cast<int>(sizeof(Shared<T, kTogether>));
   cudaFuncSetAttribute(backward_kernel<T, kTogether>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
-  const cudaLaunchConfig_t config{.gridDim = static_cast<unsigned>(blocks),
-                                  .blockDim = kThreads,
-                                  .dynamicSmemBytes = kBytes,
-                                  .stream = stream,
-                                  .attrs = nullptr};
-  launch_carrier(backward_kernel<T, kTogether>, job, config, job.length <= job.a.tokens);
+  const auto kernel = backward_kernel<T, kTogether>;
+  cuda::launch_behind(kernel, static_cast<unsigned>(blocks), kThreads, kBytes, stream, job);
 }
 template <class T>
 void launch(const Job& job, cudaStream_t stream) {
@@ -388,7 +386,7 @@ void backward(const Arguments& a, const Gradients& to, cudaStream_t stream) {
   const scan_adjoint::Split split(a);
   const std::int64_t length = scan_adjoint::length_of_spans(a, split);
   const Ends ends = ends_in(a.scratch, a, length);
-  if (length <= a.tokens) launch_adjoint_ends(a, to.y, length, ends, stream);
+  if (is_cut(a, length)) launch_adjoint_ends(a, to.y, length, ends, stream);
   const scan_adjoint::Job job(a, to, split, length, ends);
   a.type == DataType::bfloat16 ? scan_adjoint::launch<__nv_bfloat16>(job, stream) : scan_adjoint::launch<float>(job, stream);
 }

@@ -178,8 +178,9 @@ template <class T, Walk kWalk, bool kConvolves>
 __global__ void __launch_bounds__(kThreads, kBlocks<T, kWalk, kConvolves>) walk_kernel(const Job job) {
   extern __shared__ float4 memory[];
   Tile<kWalk>* tiles = reinterpret_cast<Tile<kWalk>*>(memory);
-  if constexpr (kWalk != Walk::outputs) let_carrier_begin();
   const Arguments& a = job.a;
+  if (kWalk != Walk::outputs || !is_cut(a, job.length)) cuda::await_previous();
+  if constexpr (kWalk != Walk::outputs) cuda::let_next_begin();
   const int block = blockIdx.x % job.blocks;
   const Span span(a, blockIdx.x / job.blocks, job.length);
   if (!span.exists) return;
@@ -204,12 +205,7 @@ void launch_as(const Job& job, std::int64_t blocks, cudaStream_t stream) {
   constexpr int kBytes = 2 * static_cast<int>(sizeof(Tile<kWalk>));
   const auto kernel = walk_kernel<T, kWalk, kConvolves>;
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
-  const cudaLaunchConfig_t config{.gridDim = static_cast<unsigned>(blocks),
-                                  .blockDim = kThreads,
-                                  .dynamicSmemBytes = kBytes,
-                                  .stream = stream,
-                                  .attrs = nullptr};
-  launch_carrier(kernel, job, config, kWalk == Walk::outputs && job.length <= job.a.tokens);
+  cuda::launch_behind(kernel, static_cast<unsigned>(blocks), kThreads, kBytes, stream, job);
 }
 
 template <Walk kWalk>
@@ -246,7 +242,7 @@ std::int64_t forward_scratch(const Arguments& a) {
 void forward(const Arguments& a, cudaStream_t stream) {
   const std::int64_t length = scan_walk::length_of_spans(a);
   const scan_walk::Job job(a, nullptr, length, ends_in(a.scratch, a, length));
-  if (length <= a.tokens) scan_walk::launch<scan_walk::Walk::state_ends>(job, stream);
+  if (is_cut(a, length)) scan_walk::launch<scan_walk::Walk::state_ends>(job, stream);
   scan_walk::launch<scan_walk::Walk::outputs>(job, stream);
 }
 

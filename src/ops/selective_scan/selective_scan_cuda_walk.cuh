@@ -63,10 +63,11 @@ struct Job {
 };
 
 // Four parameters, which need not begin where vectors do, or zeros.
-__device__ inline Packed<float, kVector> parameters(const void* from, int first) {
+template <class T = float>
+__device__ Packed<float, kVector> parameters(const void* from, int first) {
   float values[kVector];
 #pragma unroll
-  for (int i = 0; i < kVector; ++i) values[i] = from ? as<float>(from)[first + i] : 0.0f;
+  for (int i = 0; i < kVector; ++i) values[i] = from ? static_cast<float>(as<T>(from)[first + i]) : 0.0f;
   return Packed<float, kVector>::of(values);
 }
 
@@ -75,9 +76,14 @@ struct Convolution {
   Packed<float, kTaps> taps[kVector];
   Packed<float, kVector> bias;
 
-  __device__ Convolution(const Arguments& a, int channel) : bias(parameters(a.taps_bias, channel)) {
+  __device__ Convolution(const Arguments& a, int channel) {
+    a.taps_type == DataType::bfloat16 ? load<__nv_bfloat16>(a, channel) : load<float>(a, channel);
+  }
+  template <class T>
+  __device__ void load(const Arguments& a, int channel) {
+    bias = parameters<T>(a.taps_bias, channel);
 #pragma unroll
-    for (int i = 0; i < kVector; ++i) taps[i] = parameters(a.taps, (channel + i) * kTaps);
+    for (int i = 0; i < kVector; ++i) taps[i] = parameters<T>(a.taps, (channel + i) * kTaps);
   }
 
   // A token's, from the rows up to it.
@@ -201,7 +207,8 @@ struct Helper {
       if constexpr (kOutputs) raw.other[r] = out.read(t);
     }
 #pragma unroll
-    for (int k = 0; k < kBefore; ++k) raw.value[k] = value.read(max(readable(token(tile, k - kBefore)), span.start));
+    for (int k = 0; k < kBefore; ++k)
+      raw.value[k] = value.read(max(readable(token(tile, k - kBefore)), span.start));
   }
   __device__ void fetch_gates(int tile) {
 #pragma unroll

@@ -3,16 +3,16 @@
 #pragma once
 #include <cstdint>
 
-namespace molt::ops::scan {
+#include "ops/data_type.h"
 
-enum class DataType { float32, float64, bfloat16 };  // of x, dt, B, C, z, y and their gradients; the rest is float32 or float64
+namespace molt::ops::scan {
 
 // Tokens between two states kept for the backward pass. On the CPU what is computed again for so many stays in the first cache.
 constexpr std::int64_t kChunk = 32, kCpuChunk = 16;
 constexpr int kTaps = 4;  // of a convolution in front that the scan does itself
 
 struct Arguments {
-  DataType type = DataType::float32;
+  DataType type = DataType::float32;  // of x, dt, B, C, z, y and their gradients; the rest is float32 or float64
   std::int64_t tokens = 0, sequences = 0, d_inner = 0, d_xb = 0, x_columns = 0, state = 0;
   const std::int32_t* offsets = nullptr;  // cu_seqlens, where the kernel runs
 
@@ -24,6 +24,7 @@ struct Arguments {
   // Where forward on a GPU convolves x on its way (causal_conv.h, with SiLU), for a state of kCudaConvolvesFor: x then has d_xb
   // columns, and what it comes to may be kept.
   const void *taps = nullptr, *taps_bias = nullptr;  // (d_inner, kTaps), (d_inner); contiguous, the latter may be null
+  DataType taps_type = DataType::float32;            // of both: float32 or bfloat16
   void* convolved = nullptr;                         // (tokens, d_inner), contiguous, may be null
 
   void* y = nullptr;            // contiguous

@@ -3,6 +3,7 @@
 #include "ops/autograd.h"
 #include "ops/causal_conv/causal_conv.h"
 #include "ops/selective_scan/selective_scan.h"
+#include "ops/shared_sums.h"
 
 namespace molt::ops::scan {
 
@@ -28,7 +29,8 @@ struct GradientRoom {
 };
 
 // From the gradients of y and of the final state (undefined: zero) those of the inputs. `kept` is what forward saved last.
+// Those of dt_bias, A_log and D are there once `sums` are finished.
 Tensors backward(const ScanInput& in, const at::Tensor& kept, const Sequences& sequences, const at::Tensor& y,
-                 const at::Tensor& final_state, const std::vector<bool>& needed, const GradientRoom& wanted);
+                 const at::Tensor& final_state, const std::vector<bool>& needed, const GradientRoom& wanted, SharedSums& sums);
 
 }  // namespace molt::ops::scan
