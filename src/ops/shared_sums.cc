@@ -15,6 +15,7 @@ at::Tensor SharedSums::add(const at::Tensor& shares, const at::Tensor& like) {
 
 void SharedSums::finish() {
 #ifdef MOLT_CUDA
+  MOLT_CHECK(pending_.size() <= kMostSums, pending_.size(), " sums for a kernel of ", kMostSums);
   std::vector<Shares> sums;
   for (const Sum& sum : pending_) {
     sums.push_back({.shares = sum.shares.const_data_ptr<float>(),

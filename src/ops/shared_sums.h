@@ -6,7 +6,7 @@
 
 namespace molt::ops {
 
-// The sums of an operation. On a GPU they are one kernel, which also converts them.
+// The sums of an operation, kMostSums (ops/sum_shares.h) at most. On a GPU they are one kernel, which also converts them.
 class SharedSums {
  public:
   // The sum of shares (parts, …) over the parts, of `like`'s dtype; `shares` may be undefined. On a GPU the sum is found by
