@@ -72,8 +72,9 @@ __device__ T* as(void* pointer) {
   return static_cast<T*>(pointer);
 }
 
-// One of the values of a small parameter, which need not be converted for it: float32 or bfloat16.
-__device__ inline float parameter(const void* from, std::int64_t i, DataType type) {
+// One of the values of a small parameter, float32 or bfloat16; zero where there is none.
+__device__ inline float parameter(const void* from, std::int64_t i, DataType type = DataType::float32) {
+  if (!from) return 0.0f;
   return type == DataType::bfloat16 ? static_cast<float>(as<__nv_bfloat16>(from)[i]) : as<float>(from)[i];
 }
 

@@ -10,6 +10,7 @@ constexpr int kSlots = 32, kRuns = 4;  // of a block, whose runs make one share 
 template <class T>
 constexpr int kUnroll = sizeof(T) == 2 ? 8 : 4;  // tokens that a thread reads at once
 constexpr int kBlocks = 4;                       // at once on a multiprocessor, as registers allow
+constexpr std::int64_t kShortest = 8;            // tokens of a run
 
 // S threads side by side share their columns: repeat / R of them, which 0 leaves to be found out.
 template <class T, int N, int R, int S, int W>
@@ -166,7 +167,7 @@ __device__ float value_gradient(const Arguments& a, const Gradients& to, std::in
   const float gradient = static_cast<float>(cuda::as<T>(to.y)[t * a.channels + channel]);
   if (!a.silu) return gradient;
   const std::int64_t before = a.width - 1, begin = a.offsets[s];
-  float value = a.bias ? cuda::parameter(a.bias, channel, a.weight_type) : 0.0f;
+  float value = cuda::parameter(a.bias, channel, a.weight_type);
   for (std::int64_t k = 0; k <= before; ++k) {
     const std::int64_t source = t - before + k;
     const T x = source >= begin ? cuda::as<T>(a.x)[source * a.x_stride + column]
@@ -201,7 +202,7 @@ __global__ void window_kernel(const Arguments a, const Gradients to) {
 std::int64_t run_of(const Arguments& a) {
   const std::int64_t blocks = cuda::divide_up(a.channels / 4, kSlots);
   const std::int64_t parts = std::max<std::int64_t>(1, cuda::multiprocessors() * kBlocks / std::max<std::int64_t>(blocks, 1));
-  return std::max(kShortestRun, cuda::divide_up(a.tokens, parts * kRuns));
+  return std::max(kShortest, cuda::divide_up(a.tokens, parts * kRuns));
 }
 
 bool power_of_two(std::int64_t n) {

@@ -7,6 +7,7 @@ namespace conv_cuda {
 
 constexpr int kForwardSlots = 128, kForwardBlocks = 5;  // threads of a block, blocks at once on a multiprocessor
 constexpr int kForwardUnroll = 8;                       // tokens that a thread reads at once
+constexpr std::int64_t kForwardShortest = 16;           // tokens of a run
 
 // Writes y of the U tokens from t on, whose rows are loaded, and moves the window behind them.
 template <int U, class T, int N, int R, int W>
@@ -70,7 +71,7 @@ template <class T>
 void forward(const Arguments& a, cudaStream_t stream) {
   const auto launch = [&]<int N, int W>() {
     const std::int64_t blocks = cuda::divide_up(a.channels / N, kForwardSlots);
-    const std::int64_t runs = std::min(cuda::divide_up(a.tokens, kShortestRun),
+    const std::int64_t runs = std::min(cuda::divide_up(a.tokens, kForwardShortest),
                                        std::max<std::int64_t>(1, cuda::multiprocessors() * kForwardBlocks / blocks));
     const std::int64_t run = cuda::divide_up(a.tokens, runs);
     const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(cuda::divide_up(a.tokens, run)));

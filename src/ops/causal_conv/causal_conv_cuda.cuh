@@ -7,8 +7,6 @@
 
 namespace molt::ops::conv::conv_cuda {
 
-constexpr std::int64_t kShortestRun = 16;  // tokens of a run
-
 // The sequence whose token t is: the last one that begins at or before it.
 __device__ inline std::int64_t sequence_of(const Arguments& a, std::int64_t t) {
   std::int64_t low = 0, high = a.sequences;

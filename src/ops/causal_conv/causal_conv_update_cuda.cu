@@ -38,7 +38,7 @@ __global__ void update_kernel(const Update update) {
   for (std::int64_t r = 0; r < a.repeat; ++r) {
     const std::int64_t channel =
         a.repeat == 1 ? column : (column / a.group_size * a.repeat + r) * a.group_size + column % a.group_size;
-    float value = a.bias ? cuda::parameter(a.bias, channel, a.weight_type) : 0.0f;
+    float value = cuda::parameter(a.bias, channel, a.weight_type);
     for (int k = 0; k <= taps; ++k) {
       value += cuda::parameter(a.weight, channel * a.width + k, a.weight_type) * static_cast<float>(rows[k]);
     }

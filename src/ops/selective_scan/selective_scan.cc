@@ -84,10 +84,11 @@ Prepared prepare(const ScanInput& given) {
   const auto dtype = given.x.scalar_type();
   const bool narrow_kernel = dtype == at::kBFloat16 && given.x.is_cuda();
   const auto precision = dtype == at::kDouble ? at::kDouble : at::kFloat, type = narrow_kernel ? at::kBFloat16 : precision;
+  const bool narrow_bias = given.x.is_cuda() && given.dt_bias.defined() && given.dt_bias.scalar_type() == at::kBFloat16;
   ScanInput& in = p.in;
   in = {.x = rows(given.x, type),
         .dt = rows(given.dt, type),
-        .dt_bias = dense(given.dt_bias, precision),
+        .dt_bias = dense(given.dt_bias, narrow_bias ? at::kBFloat16 : precision),
         .A_log = dense(given.A_log, precision),
         .B = rows(given.B, type),
         .C = rows(given.C, type),
@@ -107,6 +108,7 @@ Prepared prepare(const ScanInput& given) {
   a.x = data(in.x), a.dt = data(in.dt), a.B = data(in.B), a.C = data(in.C), a.z = data(in.z);
   a.x_stride = in.x.stride(0), a.dt_stride = in.dt.stride(0), a.B_stride = in.B.stride(0), a.C_stride = in.C.stride(0);
   a.z_stride = in.z.defined() ? in.z.stride(0) : 0;
+  a.dt_bias_type = narrow_bias ? DataType::bfloat16 : DataType::float32;
   a.dt_bias = data(in.dt_bias), a.A_log = data(in.A_log), a.D = data(in.D), a.initial_state = data(in.initial_state);
   return p;
 }

@@ -177,8 +177,8 @@ inline std::int64_t span_length(const Arguments& a, std::int64_t blocks, std::in
   return spans > 1 ? ((a.tokens - 1) / spans / kChunk + 1) * kChunk : (a.tokens / kChunk + 1) * kChunk;
 }
 
-// Whether spans of that length are shorter than sequences may be: then a kernel that finds ends goes before the one that carries
-// them on, which reads them, but nothing else that is new, only after await_previous().
+// Whether spans of that length are shorter than a sequence may be. Then a kernel that finds ends goes before the one that carries
+// them on, and that one may read all but them before await_previous().
 __host__ __device__ inline bool is_cut(const Arguments& a, std::int64_t length) {
   return length <= a.tokens;
 }

@@ -68,8 +68,8 @@ struct Helper {
         gdt(job.gdt, channel) {
 #pragma unroll
     for (int i = 0; i < kVector; ++i) {
-      if (active && job.a.dt_bias) bias[i] = as<float>(job.a.dt_bias)[channel + i];
-      if (active && job.a.D) D[i] = as<float>(job.a.D)[channel + i];
+      if (active) bias[i] = cuda::parameter(job.a.dt_bias, channel + i, job.a.dt_bias_type);
+      if (active) D[i] = cuda::parameter(job.a.D, channel + i);
     }
   }
 
@@ -223,7 +223,7 @@ struct Path {
     const Arguments& a = job.a;
     if (active) channel += static_cast<int>(walker.channel);
     load_decay(walker.A, a, channel, first_state);
-    walker.D = a.D ? as<float>(a.D)[channel] : 0.0f;
+    walker.D = cuda::parameter(a.D, channel);
     if (!span.exists) return;
     load_state(walker.g, job.to.final_state, span.sequence, a.d_inner, channel, first_state);
     carry<true>(walker.g, walker.A, job.ends, span, a.d_inner, channel, first_state);

@@ -13,7 +13,7 @@ __global__ void __launch_bounds__(kMostThreads<kStates>) forward_kernel(const Ar
   const std::int64_t groups = a.d_inner / a.state, sequence = blockIdx.x / groups;
   const Place<kStates> p(a, blockIdx.x % groups);
   const std::int64_t begin = a.offsets[sequence], end = a.offsets[sequence + 1];
-  const float bias = parameter(a.dt_bias, p.channel), D = parameter(a.D, p.channel);
+  const float bias = cuda::parameter(a.dt_bias, p.channel, a.dt_bias_type), D = cuda::parameter(a.D, p.channel);
   float A[kStates], h[kStates];
   load_decays(A, p, a);
   load_states(h, p, a.initial_state, sequence, a);
@@ -82,7 +82,7 @@ __global__ void __launch_bounds__(kMostThreads<kStates>) backward_kernel(const A
   const std::int64_t groups = a.d_inner / a.state, sequence = blockIdx.x / groups;
   const Place<kStates> p(a, blockIdx.x % groups);
   const std::int64_t begin = a.offsets[sequence], length = a.offsets[sequence + 1] - begin;
-  const float bias = parameter(a.dt_bias, p.channel), D = parameter(a.D, p.channel);
+  const float bias = cuda::parameter(a.dt_bias, p.channel, a.dt_bias_type), D = cuda::parameter(a.D, p.channel);
   float A[kStates], g[kStates], gA[kStates] = {}, gbias = 0.0f, gD = 0.0f;
   load_decays(A, p, a);
   load_states(g, p, to.final_state, sequence, a);

@@ -75,10 +75,6 @@ __device__ void load_decays(float* A, const Place<kStates>& p, const Arguments& 
   for (int k = 0; k < kStates; ++k) A[k] = -expf(A[k]) * kLog2e;
 }
 
-__device__ inline float parameter(const void* values, std::int64_t channel) {
-  return values ? as<float>(values)[channel] : 0.0f;
-}
-
 // Moves the state on by one token and gives y before skip and gate.
 template <class T, int kStates>
 __device__ float advance(float* h, const float* A, const Token<T, kStates>& token) {

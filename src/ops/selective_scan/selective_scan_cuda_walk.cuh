@@ -161,7 +161,8 @@ struct Helper {
         out(job.in.C, channel),
         y({job.a.y, static_cast<int>(job.a.d_inner)}, channel),
         convolved({job.a.convolved, static_cast<int>(job.a.d_inner)}, channel),
-        bias(parameters(job.a.dt_bias, channel)),
+        bias(job.a.dt_bias_type == DataType::bfloat16 ? parameters<__nv_bfloat16>(job.a.dt_bias, channel)
+                                                      : parameters(job.a.dt_bias, channel)),
         D(parameters(job.a.D, channel)),
         convolution(job.a, channel) {}
 
@@ -207,8 +208,7 @@ struct Helper {
       if constexpr (kOutputs) raw.other[r] = out.read(t);
     }
 #pragma unroll
-    for (int k = 0; k < kBefore; ++k)
-      raw.value[k] = value.read(max(readable(token(tile, k - kBefore)), span.start));
+    for (int k = 0; k < kBefore; ++k) raw.value[k] = value.read(max(readable(token(tile, k - kBefore)), span.start));
   }
   __device__ void fetch_gates(int tile) {
 #pragma unroll

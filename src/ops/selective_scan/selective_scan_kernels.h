@@ -19,7 +19,8 @@ struct Arguments {
   const void *x = nullptr, *dt = nullptr, *B = nullptr, *C = nullptr, *z = nullptr;    // z may be null
   std::int64_t x_stride = 0, dt_stride = 0, B_stride = 0, C_stride = 0, z_stride = 0;  // of rows, in elements
   const void *dt_bias = nullptr, *A_log = nullptr, *D = nullptr,
-             *initial_state = nullptr;  // contiguous; all but A_log may be null
+             *initial_state = nullptr;        // contiguous; all but A_log may be null
+  DataType dt_bias_type = DataType::float32;  // on a GPU bfloat16, too
 
   // Where forward on a GPU convolves x on its way (causal_conv.h, with SiLU), for a state of kCudaConvolvesFor: x then has d_xb
   // columns, and what it comes to may be kept.

@@ -19,9 +19,9 @@ __global__ void __launch_bounds__(kMostThreads<kStates>) update_kernel(const Upd
   load_decays(A, p, a);
   load_states(h, p, update.contexts && update.contexts[t] == 0 ? nullptr : update.cache, slot, a);
   Token<T, kStates> token;
-  token.load(a, p, t, parameter(a.dt_bias, p.channel));
+  token.load(a, p, t, cuda::parameter(a.dt_bias, p.channel, a.dt_bias_type));
   const float y = advance(h, A, token);
-  store_output<T>(a, p, t, y + parameter(a.D, p.channel) * token.x);
+  store_output<T>(a, p, t, y + cuda::parameter(a.D, p.channel) * token.x);
   store_states(update.cache, h, p, slot, a);
 }
 
