@@ -1,6 +1,7 @@
 #include "ops/shared_sums.h"
 
 #include <ATen/Functions.h>
+#include <c10/core/DeviceGuard.h>
 
 #include "ops/cuda_dispatch.h"
 #include "ops/sum_shares.h"
@@ -15,6 +16,8 @@ at::Tensor SharedSums::add(const at::Tensor& shares, const at::Tensor& like) {
 
 void SharedSums::finish() {
 #ifdef MOLT_CUDA
+  if (pending_.empty()) return;
+  const c10::DeviceGuard guard(pending_[0].to.device());
   MOLT_CHECK(pending_.size() <= kMostSums, pending_.size(), " sums for a kernel of ", kMostSums);
   std::vector<Shares> sums;
   for (const Sum& sum : pending_) {

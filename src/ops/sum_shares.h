@@ -15,8 +15,9 @@ struct Shares {
   DataType type = DataType::float32;
 };
 
-#ifdef MOLT_CUDA
 constexpr std::size_t kMostSums = 6;
+
+#ifdef MOLT_CUDA
 // Up to kMostSums sums by one kernel, in order on `stream` (a cudaStream_t).
 void cuda_sum_shares(std::span<const Shares> sums, void* stream);
 #endif

@@ -12,7 +12,8 @@ constexpr std::int64_t kChunk = 32, kCpuChunk = 16;
 constexpr int kTaps = 4;  // of a convolution in front that the scan does itself
 
 struct Arguments {
-  DataType type = DataType::float32;  // of x, dt, B, C, z, y and their gradients; the rest is float32 or float64
+  // Of x, dt, B, C, z, y and their gradients. The rest is float32 or float64 where it has no type of its own.
+  DataType type = DataType::float32;
   std::int64_t tokens = 0, sequences = 0, d_inner = 0, d_xb = 0, x_columns = 0, state = 0;
   const std::int32_t* offsets = nullptr;  // cu_seqlens, where the kernel runs
 
@@ -20,7 +21,7 @@ struct Arguments {
   std::int64_t x_stride = 0, dt_stride = 0, B_stride = 0, C_stride = 0, z_stride = 0;  // of rows, in elements
   const void *dt_bias = nullptr, *A_log = nullptr, *D = nullptr,
              *initial_state = nullptr;        // contiguous; all but A_log may be null
-  DataType dt_bias_type = DataType::float32;  // on a GPU bfloat16, too
+  DataType dt_bias_type = DataType::float32;  // on a GPU bfloat16 as well
 
   // Where forward on a GPU convolves x on its way (causal_conv.h, with SiLU), for a state of kCudaConvolvesFor: x then has d_xb
   // columns, and what it comes to may be kept.
