@@ -91,24 +91,10 @@ struct alignas(sizeof(T) * kCount) Packed {
   __device__ float4 wide() const { return {(*this)[0], (*this)[1], (*this)[2], (*this)[3]}; }
 };
 
-// A matrix of tokens. `begin` is the same for all threads of a block, so that each thread's part of an address has 32 bits.
+// A matrix of tokens.
 struct Rows {
   const void* data = nullptr;
   int stride = 0;  // elements from row to row
-
-  template <class T>
-  __device__ const T* at(int begin, int j, int column) const {
-    const char* base = static_cast<const char*>(data) + std::int64_t{begin} * (stride * static_cast<int>(sizeof(T)));
-    return reinterpret_cast<const T*>(base + static_cast<unsigned>(j * stride + column) * sizeof(T));
-  }
-  template <class T, int kCount>
-  __device__ Packed<T, kCount> read(int begin, int j, int column) const {
-    return *reinterpret_cast<const Packed<T, kCount>*>(at<T>(begin, j, column));
-  }
-  template <class T, int kCount>
-  __device__ void write(int begin, int j, int column, const Packed<T, kCount>& value) const {
-    *reinterpret_cast<Packed<T, kCount>*>(const_cast<T*>(at<T>(begin, j, column))) = value;
-  }
 };
 
 // The inputs as the kernels read them. Without a gate or a gradient of y there is still something to read in its place.
