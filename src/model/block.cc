@@ -138,6 +138,10 @@ double Block::flops(std::int64_t context) const {
   return mlp + (bypass == Bypass::mixer ? 0.0 : mixer().flops(context));
 }
 
+double Block::kept_states(std::int64_t tokens, at::ScalarType dtype, at::Device device) const {
+  return bypass == Bypass::none ? mixer().kept_states(tokens, dtype, device) : 0;
+}
+
 void Block::set_mixer(const std::string& name, std::unique_ptr<Mixer> mixer) {
   MOLT_CHECK(!config_.identity, "an identity block has no norms or MLP for a mixer");
   config_.mixers[name] = mixer->config().clone();

@@ -32,6 +32,8 @@ class Block {
   // Whether a parameter, named as below the block's prefix ("mixers.mamba.A_log"), stays in fp32 in a model of fewer bits.
   bool keeps_fp32(const std::string& parameter) const;
   double flops(std::int64_t context) const;
+  // Mixer::kept_states of the mixer, if it is not passed by.
+  double kept_states(std::int64_t tokens, at::ScalarType dtype, at::Device device) const;
 
   const BlockConfig& config() const { return config_; }
   Mixer& mixer() { return *mixers_.at(config_.active); }

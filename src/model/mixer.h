@@ -63,6 +63,9 @@ class Mixer {
   // count; norms and activations do not.
   virtual double flops(std::int64_t context) const = 0;
 
+  // Bytes that forward() of a sequence of so many tokens keeps for backward beside what goes into its products and comes out.
+  virtual double kept_states(std::int64_t /*tokens*/, at::ScalarType /*dtype*/, at::Device /*device*/) const { return 0; }
+
   virtual const MixerConfig& config() const = 0;
 };
 

@@ -18,8 +18,6 @@ constexpr double fp32_bytes = 4, workspaces = 64 << 20;
 struct Values {
   double mixer = 0, block = 0;  // kept for backward; the block's without the mixer's
   double widest = 0;            // of a product's output
-
-  double all() const { return mixer + block; }
 };
 
 Values values_of(Block& block) {
@@ -70,14 +68,17 @@ std::string memory_text(const MemoryPlan& plan) {
 double activation_bytes(Model& student, Model* teacher, const ActivationShape& shape) {
   using namespace memory_plan;
   const auto hidden = static_cast<double>(student.config().hidden_size);
+  const double unit = static_cast<double>(shape.tokens) * static_cast<double>(c10::elementSize(shape.dtype));
   double kept = 0, largest_block = 0, largest_mixer = 0, widest = 0;
   for (Block& block : student.blocks) {
     const Values values = values_of(block);
-    kept += shape.recompute == Recompute::block   ? hidden
-            : shape.recompute == Recompute::mixer ? hidden + values.block
-                                                  : values.all();
-    largest_block = std::max(largest_block, values.all());
-    largest_mixer = std::max(largest_mixer, values.mixer);
+    const double mixer = values.mixer * unit + block.kept_states(shape.tokens, shape.dtype, shape.device);
+    const double all = mixer + values.block * unit;
+    kept += shape.recompute == Recompute::block   ? hidden * unit
+            : shape.recompute == Recompute::mixer ? (hidden + values.block) * unit
+                                                  : all;
+    largest_block = std::max(largest_block, all);
+    largest_mixer = std::max(largest_mixer, mixer);
     widest = std::max(widest, values.widest);
   }
   // Of the final norm: its input, its output and the output's gradient; of the teacher its final hidden states.
@@ -85,9 +86,8 @@ double activation_bytes(Model& student, Model* teacher, const ActivationShape& s
   const double again = shape.recompute == Recompute::block   ? largest_block
                        : shape.recompute == Recompute::mixer ? largest_mixer
                                                              : 0;
-  const double unit = static_cast<double>(shape.tokens) * static_cast<double>(c10::elementSize(shape.dtype));
-  const double at_loss = (kept + ends) * unit + logits(student, teacher || shape.stored_teacher, shape);
-  const double in_backward = (kept + ends + again + widest + 2 * hidden) * unit;
+  const double at_loss = kept + ends * unit + logits(student, teacher || shape.stored_teacher, shape);
+  const double in_backward = kept + again + (ends + widest + 2 * hidden) * unit;
   return std::max({at_loss, in_backward, teacher ? passing(*teacher) * unit : 0}) + (shape.device.is_cuda() ? workspaces : 0);
 }
 

@@ -37,7 +37,8 @@ struct ActivationShape {
 };
 
 // At the peak of forward and backward; `teacher` may be null. Kept for a block's backward pass: what goes into each product and
-// what comes out of it, which is what the operations between them need. Beside it there is at most one of: the head's chunk of
+// what comes out of it, which is what the operations between them need, and a mixer's own states (Mixer::kept_states, as if the
+// tokens were one sequence). Beside it there is at most one of: the head's chunk of
 // logits; in backward, the gradient of the widest product; the teacher's forward pass, before anything of the student's is kept.
 // On a GPU there are the workspaces of cuBLAS and cuBLASLt, too: 32 MiB each on Hopper, in LibTorch.
 double activation_bytes(Model& student, Model* teacher, const ActivationShape& shape);

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "devices.h"
+#include "ops/selective_scan/selective_scan_node.h"
 
 namespace molt::ops {
 namespace scan_test {
@@ -252,6 +253,22 @@ TEST(SelectiveScan, ThreadsDoNotChangeTheResult) {
   const auto one = with_gradients(selective_scan, in, sequences);
   at::set_num_threads(threads);
   for (std::size_t i = 0; i < one.size(); ++i) EXPECT_TRUE(one[i].equal(several[i])) << i;
+}
+
+TEST(SelectiveScan, TellsHowMuchItKeepsForBackward) {
+  for (const at::Device device : test_devices()) {
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kDouble}) {
+      for (const Case& c : cases()) {
+        const ScanInput in = random_input(c, at::TensorOptions(device).dtype(dtype));
+        if (!scan::has_kernel(in)) continue;
+        const Sequences sequences = Sequences::of(c.lengths, device);
+        Saved saved{.tensors = {}, .recording = true};
+        scan::forward(in, sequences, {}, saved);
+        EXPECT_EQ(selective_scan_kept_bytes(sequences.tokens(), sequences.count(), in.A_log, dtype, device),
+                  static_cast<std::int64_t>(saved.tensors.back().nbytes()));
+      }
+    }
+  }
 }
 
 TEST(SelectiveScan, WrongShapesAreNamed) {

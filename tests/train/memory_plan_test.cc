@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "ops/selective_scan/selective_scan.h"
 #include "train/support.h"
 
 namespace molt::memory_plan_test {
@@ -13,15 +14,34 @@ double planned(Recompute recompute, at::ScalarType dtype, Model* teacher = nullp
   return activation_bytes(*model, teacher, {static_cast<std::int64_t>(tokens), recompute, dtype, at::kCPU});
 }
 
-TEST(MemoryPlan, CountsWhatGoesIntoProductsAndComesOut) {
+TEST(MemoryPlan, CountsWhatGoesIntoProductsAndComesOutAndTheStatesKept) {
   // Inputs and outputs of the products: attention qkv 32 -> 64 and out 32 -> 32; Mamba in 32 -> 96, dt 32 -> 4 -> 32 and out
   // 32 -> 32; twice the MLP, 32 -> 96 and 48 -> 32.
   const double kept = (32 + 64 + 32 + 32) + (32 + 96 + 32 + 4 + 4 + 32 + 32 + 32) + 2 * (32 + 96 + 48 + 32);
   const double ends = 3 * 32;  // around the final norm
   const double backward = 96 + 2 * 32, logits = 32;
-  EXPECT_EQ(planned(Recompute::none, at::kFloat), 4 * tokens * (kept + ends + std::max(backward, logits)));
+  const auto states = static_cast<double>(
+      ops::selective_scan_kept_bytes(static_cast<std::int64_t>(tokens), 1, at::empty({32, 4}), at::kFloat, at::kCPU));
+  EXPECT_EQ(planned(Recompute::none, at::kFloat), 4 * tokens * (kept + ends + std::max(backward, logits)) + states);
   EXPECT_EQ(planned(Recompute::block, at::kFloat),
-            4 * tokens * (2 * 32 + ends + (32 + 96 + 32 + 4 + 4 + 32 + 32 + 32 + 32 + 96 + 48 + 32) + backward));
+            4 * tokens * (2 * 32 + ends + (32 + 96 + 32 + 4 + 4 + 32 + 32 + 32 + 32 + 96 + 48 + 32) + backward) + states);
+}
+
+TEST(MemoryPlan, CountsTheStatesOfEachMambaLayerOrOfOneThatIsComputedAgain) {
+  const auto on_a_gpu = [](int state_size, Recompute recompute) {
+    ModelConfig config;
+    parse_config(concat("{hidden_size: 32, vocabulary: 32, decoder: {type: layout, layout: [state, state, state], blocks: ",
+                        "{state: {mixer: {type: mamba, d_inner: 32, d_xb: 16, state_size: ", state_size,
+                        ", dt_rank: 4}, mlp: {intermediate_size: 48}}}}}"),
+                 "model.yaml", {}, [&](ConfigVisitor& v) { config.visit(v); });
+    Model model(config);
+    return activation_bytes(model, nullptr, {static_cast<std::int64_t>(tokens), recompute, at::kBFloat16, at::kCUDA});
+  };
+  // Products are as wide whatever the size of a state, and a GPU keeps a state in fp32 every 32 tokens.
+  const double more = (tokens / 32 + 1) * 32 * (16 - 8) * 4;
+  EXPECT_EQ(on_a_gpu(16, Recompute::none) - on_a_gpu(8, Recompute::none), 3 * more);
+  EXPECT_EQ(on_a_gpu(16, Recompute::mixer) - on_a_gpu(8, Recompute::mixer), more);
+  EXPECT_EQ(on_a_gpu(16, Recompute::block) - on_a_gpu(8, Recompute::block), more);
 }
 
 TEST(MemoryPlan, RecomputingTakesLessAndATeacherMore) {

@@ -277,6 +277,16 @@ Tensors backward(const ScanInput& given, const at::Tensor& kept, const Sequences
 
 }  // namespace scan
 
+std::int64_t selective_scan_kept_bytes(std::int64_t tokens, std::int64_t sequences, const at::Tensor& A_log, at::ScalarType dtype,
+                                       at::Device device) {
+  scan::Arguments sizes;
+  const bool wide = dtype == at::kDouble;
+  sizes.type = wide ? DataType::float64 : DataType::float32;
+  sizes.tokens = tokens, sizes.sequences = sequences;
+  sizes.d_inner = A_log.size(0), sizes.state = A_log.size(1);
+  return scan::kept_size(sizes, device) * static_cast<std::int64_t>(wide ? sizeof(double) : sizeof(float));
+}
+
 ScanOutput selective_scan(const ScanInput& input, const Sequences& sequences, const ScanRequest& request) {
   scan::check(input, sequences.tokens(), sequences.count());
   for (std::size_t i = 0; i < request.positions.size(); ++i) {

@@ -54,7 +54,12 @@ struct ScanOutput {
 // states that were rounded to bfloat16 once all later ones had been computed from them.
 ScanOutput selective_scan(const ScanInput& input, const Sequences& sequences, const ScanRequest& request = {});
 
-// The same in plain tensor operations, by the formula; differentiable by LibTorch. Slow, and keeps (tokens, d_inner, state)
+// Bytes of the states that selective_scan keeps for the backward pass: float32, float64 for inputs of that `dtype`. Of A_log
+// (d_inner, state) only the shape is read.
+std::int64_t selective_scan_kept_bytes(std::int64_t tokens, std::int64_t sequences, const at::Tensor& A_log, at::ScalarType dtype,
+                                       at::Device device);
+
+// selective_scan in plain tensor operations, by the formula; differentiable by LibTorch. Slow, and keeps (tokens, d_inner, state)
 // tensors.
 ScanOutput selective_scan_composite(const ScanInput& input, const Sequences& sequences, const ScanRequest& request = {});
 

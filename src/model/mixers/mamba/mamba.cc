@@ -114,4 +114,8 @@ double MambaMixer::flops(std::int64_t) const {
   return 2.0 * static_cast<double>(products) + static_cast<double>(scan);
 }
 
+double MambaMixer::kept_states(std::int64_t tokens, at::ScalarType dtype, at::Device device) const {
+  return static_cast<double>(ops::selective_scan_kept_bytes(tokens, 1, A_log, dtype, device));
+}
+
 }  // namespace molt

@@ -57,6 +57,7 @@ class MambaMixer : public Mixer {
   void initialise(const InitialiseOptions& options) override;
   bool keeps_fp32(const std::string& parameter) const override { return parameter == "A_log" || parameter == "D"; }
   double flops(std::int64_t context) const override;
+  double kept_states(std::int64_t tokens, at::ScalarType dtype, at::Device device) const override;
   const MambaConfig& config() const override { return config_; }
 
   Linear in_proj, dt_in_proj, dt_proj, out_proj;  // in_proj: sections z | x | B | C
