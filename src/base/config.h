@@ -92,13 +92,31 @@ class ConfigVisitor {
   virtual bool reading() const { return false; }
 };
 
-// Reads a YAML file with what it includes (config_include.h), or text named by `place`; `overrides` are "a.b=c" or "list[2].b=c",
-// parsed as YAML. UserError names file, line, key, what was found and expected, and for an unknown key the nearest known one.
-void read_config(const fs::path& path, const std::vector<std::string>& overrides, const ConfigVisitor::Visit& visit);
-void parse_config(const std::string& text, const std::string& place, const std::vector<std::string>& overrides,
+// "a.b=c" or "list[2].b=c", the value being YAML; `option` is the command's that stands for it ("--steps"), or empty: --set
+// itself.
+struct Override {
+  std::string assignment, option;
+};
+
+// What counts instead of what a file says, a later one instead of an earlier.
+struct Overrides {
+  std::vector<Override> all;
+
+  Overrides() = default;
+  Overrides(const std::vector<std::string>& set) { add(set); }  // implicit: what --set was given
+  void add(const std::vector<std::string>& set) {
+    for (const std::string& assignment : set) all.push_back({assignment, ""});
+  }
+  void add(const std::string& option, const std::string& assignment) { all.push_back({assignment, option}); }
+};
+
+// Reads a YAML file with what it includes (config_include.h), or text named by `place`. UserError names file and line or the
+// option, the key, what was found and expected, and for an unknown key the nearest known one.
+void read_config(const fs::path& path, const Overrides& overrides, const ConfigVisitor::Visit& visit);
+void parse_config(const std::string& text, const std::string& place, const Overrides& overrides,
                   const ConfigVisitor::Visit& visit);
 template <ConfigSection T>
-T load_config(const fs::path& path, const std::vector<std::string>& overrides = {}) {
+T load_config(const fs::path& path, const Overrides& overrides = {}) {
   T config;
   read_config(path, overrides, [&](ConfigVisitor& v) { config.visit(v); });
   return config;

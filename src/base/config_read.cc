@@ -102,8 +102,10 @@ class Reader final : public ConfigVisitor {
     if (!node_) return;
     for (const Entry& entry : node_->entries) {
       if (std::find(known_.begin(), known_.end(), entry.key) != known_.end()) continue;
-      const std::string hint = did_you_mean(entry.key, known_);
-      fail(entry.origin, ": ", path_to(entry.key), ": unknown key", hint.empty() ? " (known here: " + join(known_) + ")" : hint);
+      const std::string near = did_you_mean(entry.key, known_);
+      const std::string hint = near.empty() ? " (known here: " + join(known_) + ")" : near;
+      require(!entry.from_option, entry.origin, ": no setting of ", source_, hint);
+      fail(entry.origin, ": ", path_to(entry.key), ": unknown key", hint);
     }
   }
 
@@ -222,19 +224,19 @@ class Reader final : public ConfigVisitor {
 
 namespace config_read {
 
-void read_tree(config_tree::NodePointer root, const std::string& place, const std::vector<std::string>& overrides,
+void read_tree(config_tree::NodePointer root, const std::string& place, const Overrides& overrides,
                const ConfigVisitor::Visit& visit) {
-  for (const std::string& assignment : overrides) root = config_tree::assign(root, assignment);
+  for (const Override& each : overrides.all) root = config_tree::assign(root, each.assignment, each.option);
   Reader(place, "", root.get()).read(visit);
 }
 
 }  // namespace config_read
 
-void read_config(const fs::path& path, const std::vector<std::string>& overrides, const ConfigVisitor::Visit& visit) {
+void read_config(const fs::path& path, const Overrides& overrides, const ConfigVisitor::Visit& visit) {
   config_read::read_tree(config_tree::read_with_includes(path), path.string(), overrides, visit);
 }
 
-void parse_config(const std::string& text, const std::string& place, const std::vector<std::string>& overrides,
+void parse_config(const std::string& text, const std::string& place, const Overrides& overrides,
                   const ConfigVisitor::Visit& visit) {
   config_read::read_tree(config_tree::parse(text, place, true), place, overrides, visit);
 }

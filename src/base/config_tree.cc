@@ -173,7 +173,8 @@ std::vector<Step> parse_path(const std::string& path) {
 }
 
 // A copy of `node` with the value put where the steps lead. Copies only the nodes on the way: others may be shared by aliases.
-NodePointer assign_at(const NodePointer& node, const std::vector<Step>& steps, std::size_t depth, const NodePointer& value) {
+NodePointer assign_at(const NodePointer& node, const std::vector<Step>& steps, std::size_t depth, const NodePointer& value,
+                      bool from_option) {
   if (depth == steps.size()) return value;
   const Step& step = steps[depth];
   auto changed = node ? std::make_shared<Node>(*node) : std::make_shared<Node>();
@@ -189,15 +190,16 @@ NodePointer assign_at(const NodePointer& node, const std::vector<Step>& steps, s
   if (is_key) {
     auto entry =
         std::find_if(changed->entries.begin(), changed->entries.end(), [&](const Entry& e) { return e.key == step.key; });
-    if (entry == changed->entries.end()) entry = changed->entries.insert(entry, Entry{step.key, value->origin, nullptr});
-    child = entry->value = assign_at(entry->value, steps, depth + 1, value);
-    if (depth + 1 == steps.size()) entry->origin = value->origin;
+    if (entry == changed->entries.end())
+      entry = changed->entries.insert(entry, Entry{step.key, value->origin, nullptr, from_option});
+    child = entry->value = assign_at(entry->value, steps, depth + 1, value, from_option);
+    if (depth + 1 == steps.size()) entry->origin = value->origin, entry->from_option = from_option;
   } else {
     const std::size_t size = changed->items.size();
     require(step.index <= size, value->origin, ": found [", step.index, "], expected at most [", size, "], as the list has ",
             size, size == 1 ? " entry" : " entries");
     if (step.index == size) changed->items.push_back(nullptr);
-    child = changed->items[step.index] = assign_at(changed->items[step.index], steps, depth + 1, value);
+    child = changed->items[step.index] = assign_at(changed->items[step.index], steps, depth + 1, value, from_option);
   }
   changed->height = std::max(changed->height, child->height + 1);
   require(changed->height <= deepest, value->origin, ": nested deeper than ", deepest, " levels");
@@ -229,8 +231,8 @@ NodePointer parse(const std::string& text, const std::string& origin, bool with_
   }
 }
 
-NodePointer assign(const NodePointer& root, const std::string& assignment) {
-  const std::string origin = "--set " + assignment;
+NodePointer assign(const NodePointer& root, const std::string& assignment, const std::string& option) {
+  const std::string origin = option.empty() ? "--set " + assignment : option;
   const std::size_t equals = assignment.find('=');
   require(equals != std::string::npos && equals > 0, origin, ": expected key=value, for example optimizer.learning_rate=3e-4");
   const auto steps = build_detail::parse_path(assignment.substr(0, equals));
@@ -238,7 +240,7 @@ NodePointer assign(const NodePointer& root, const std::string& assignment) {
           "\", expected a path such as stages[1].optimizer.type");
   const std::string text = assignment.substr(equals + 1);
   NodePointer value = parse(text.empty() ? "\"\"" : text, origin, false);
-  return build_detail::assign_at(root, steps, 0, value);
+  return build_detail::assign_at(root, steps, 0, value, !option.empty());
 }
 
 std::string shown(const Node& node) {

@@ -11,8 +11,9 @@ using NodePointer = std::shared_ptr<const Node>;
 
 struct Entry {
   std::string key;
-  std::string origin;  // of the key: "recipe.yaml:12", or "--set a.b=c"
+  std::string origin;  // of the key: "recipe.yaml:12", "--set a.b=c", or the option that stands for it
   NodePointer value;
+  bool from_option = false;  // the origin is such an option: nobody wrote the key
 };
 
 struct Node {
@@ -31,8 +32,9 @@ struct Node {
 // it when `with_lines`. UserError for what is no YAML, a key given twice, an alias inside what it names, more than 256 levels.
 NodePointer parse(const std::string& text, const std::string& origin, bool with_lines);
 
-// `root` with one assignment made: "a.b=c", "list[2].b=c", where the value is YAML and missing sections are added.
-NodePointer assign(const NodePointer& root, const std::string& assignment);
+// `root` with one assignment made: "a.b=c", "list[2].b=c", where the value is YAML and missing sections are added. It comes of
+// `option`, or with "" of --set.
+NodePointer assign(const NodePointer& root, const std::string& assignment, const std::string& option = "");
 
 // A node as messages show it: "30", "a list", "a section", "nothing".
 std::string shown(const Node& node);

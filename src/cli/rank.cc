@@ -25,50 +25,36 @@ struct Options {
   ComputeOptions compute;
 };
 
-// An option that stands for settings, and one of them.
-using Given = std::pair<const char*, std::string>;
-
-std::vector<Given> given_settings(const Options& options) {
-  std::vector<Given> given;
+// The settings that options stand for, and those of --set.
+Overrides settings(const Options& options) {
+  Overrides given;
+  given.add("--method", "method=" + options.method);
   if (!options.data.empty()) {
-    given.emplace_back("--data", options.data == "synthetic" ? "data.synthetic={}" : "data.path=" + options.data);
+    given.add("--data", options.data == "synthetic" ? "data.synthetic={}" : "data.path=" + options.data);
   }
-  if (options.scope != Options().scope || options.method == "loo") given.emplace_back("--scope", "scope=" + options.scope);
+  if (options.scope != Options().scope || options.method == "loo") given.add("--scope", "scope=" + options.scope);
   if (!options.task.empty()) {
-    given.emplace_back("--task", "metric=task");
-    given.emplace_back("--task", "task.name=" + options.task);
+    given.add("--task", "metric=task");
+    given.add("--task", "task.name=" + options.task);
   }
   const auto add = [&](const char* option, const char* key, const std::optional<std::int64_t>& value) {
-    if (value) given.emplace_back(option, concat(key, "=", *value));
+    if (value) given.add(option, concat(key, "=", *value));
   };
   add("--steps", "steps", options.steps);
   add("--student-steps", "student_steps", options.student_steps);
   add("--held-out-tokens", "held_out_tokens", options.held_out_tokens);
   add("--seed", "seed", options.seed);
   add("--count", "count", options.count);
-  if (options.greedy) given.emplace_back("--greedy", "greedy=true");
+  if (options.greedy) given.add("--greedy", "greedy=true");
+  given.add(options.set);
   return given;
 }
 
 RankConfig configuration(const Options& options) {
-  const std::vector<Given> given = given_settings(options);
-  std::vector<std::string> set = {"method=" + options.method};
-  for (const auto& [option, setting] : given) set.push_back(setting);
-  set.insert(set.end(), options.set.begin(), options.set.end());
   RankConfig config;
-  try {
-    parse_config("", "molt rank", set, [&](ConfigVisitor& v) { config.visit(v); });
-  } catch (const UserError& error) {
-    const std::string text = error.what(), unknown = ": unknown key";
-    for (const auto& [option, setting] : given) {
-      const std::size_t end = text.find(unknown);
-      if (end == std::string::npos || !text.starts_with(concat("--set ", setting, ": "))) continue;
-      fail(option, ": no setting of --method ", options.method, text.substr(end + unknown.size()));
-    }
-    throw;
-  }
-  require(options.teacher.empty() || config.distils(), "--teacher: no setting of --method ", options.method,
-          ", which distils nothing");
+  const std::string place = "molt rank --method " + options.method;
+  parse_config("", place, settings(options), [&](ConfigVisitor& v) { config.visit(v); });
+  require(options.teacher.empty() || config.distils(), "--teacher: no setting of ", place, ", which distils nothing");
   if (!options.layers.empty()) config.layers = options.layers;
   return config;
 }

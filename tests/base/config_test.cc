@@ -53,13 +53,18 @@ struct Recipe {
   }
 };
 
-Recipe parse(const std::string& text, const std::vector<std::string>& overrides = {}) {
+Recipe parse(const std::string& text, const Overrides& overrides = {}) {
   Recipe recipe;
   parse_config(text, "recipe.yaml", overrides, [&](ConfigVisitor& v) { recipe.visit(v); });
   return recipe;
 }
 
 std::string parse_error(const std::string& text, const std::vector<std::string>& overrides = {}) {
+  return error_of([&] { parse(text, overrides); });
+}
+std::string option_error(const std::string& text, const std::string& option, const std::string& assignment) {
+  Overrides overrides;
+  overrides.add(option, assignment);
   return error_of([&] { parse(text, overrides); });
 }
 
@@ -148,7 +153,7 @@ TEST_F(Includes, HoldWhereTheFileSaysNothing) {
   write_file(folder / "shared/base.yaml", "finish: {type: sgd, warmup: 7, momentum: 0.5}\nlayers: [1]\nweights: [0.5]\n");
   write_file(folder / "shared/second.yaml", "include: base.yaml\nwords: [x]\nfinish: {warmup: 8}\n");
   write_file(folder / "top.yaml", "include: [shared/base.yaml, shared/second.yaml]\nfinish: {momentum: 0.25}\nlayers: [3, 4]\n");
-  const auto recipe = load_config<Recipe>(folder / "top.yaml", {"finish.clip=9"});
+  const auto recipe = load_config<Recipe>(folder / "top.yaml", {{"finish.clip=9"}});
   EXPECT_EQ(recipe.finish->type, "sgd");
   EXPECT_EQ(recipe.finish->warmup, 8);
   EXPECT_EQ(recipe.finish->momentum, 0.25);
@@ -217,8 +222,8 @@ stages:
 
 TEST(Config, AppliesOverridesAfterTheFile) {
   const std::string file = "stages:\n  - name: a\n    optimizer: &o {warmup: 1}\n  - name: b\n    optimizer: *o\n";
-  const Recipe recipe = parse(file, {"stages[1].optimizer.warmup=2", "stages[2].name=c", "finish.clip=null", "layers=[7, 8]",
-                                     "layers[1]=9", "named.x.name=", "words=[\"a=b\"]", "stages[0].name=x y"});
+  const Recipe recipe = parse(file, {{"stages[1].optimizer.warmup=2", "stages[2].name=c", "finish.clip=null", "layers=[7, 8]",
+                                      "layers[1]=9", "named.x.name=", "words=[\"a=b\"]", "stages[0].name=x y"}});
   EXPECT_EQ(recipe.stages.at(0).optimizer.warmup, 1) << "shared by an alias, changed in one place only";
   EXPECT_EQ(recipe.stages.at(1).optimizer.warmup, 2);
   EXPECT_EQ(recipe.stages.at(2).name, "c");
@@ -227,6 +232,18 @@ TEST(Config, AppliesOverridesAfterTheFile) {
   EXPECT_EQ(recipe.layers, (std::vector<std::int64_t>{7, 9}));
   EXPECT_EQ(recipe.named.at("x").name, "");
   EXPECT_EQ(recipe.words, (std::vector<std::string>{"a=b"}));
+}
+
+TEST(Config, ErrorsNameTheOptionThatStandsForASetting) {
+  EXPECT_EQ(option_error("", "--warm-up", "finish.wramup=3"), "--warm-up: no setting of recipe.yaml (did you mean \"warmup\"?)");
+  EXPECT_EQ(option_error("", "--last", "last.x=3").find("--last: no setting of recipe.yaml (known here: stages, named, "), 0u);
+  EXPECT_EQ(option_error("finish: {wramup: 1}", "--warm-up", "finish.wramup=3").find("--warm-up: no setting of "), 0u);
+  EXPECT_EQ(option_error("lsat: {x: 1}", "--last", "lsat.y=3").find("recipe.yaml:1: lsat: unknown key"), 0u);
+  EXPECT_EQ(option_error("", "--warm-up", "finish.warmup=many"),
+            "--warm-up: finish.warmup: found \"many\", expected a whole number");
+  Overrides overrides = std::vector<std::string>{"finish.warmup=1"};
+  overrides.add("--warm-up", "finish.warmup=2");
+  EXPECT_EQ(parse("", overrides).finish.value().warmup, 2);
 }
 
 TEST(Config, ErrorsNameTheOverride) {
@@ -322,7 +339,7 @@ class ConfigFiles : public FolderTest {};
 TEST_F(ConfigFiles, LoadsFiles) {
   const fs::path path = folder / "stage.yaml";
   write_file(path, "name: a\noptimizer: {warmup: 3}\n");
-  EXPECT_EQ(load_config<Stage>(path, {"tokens=5"}).tokens, 5);
+  EXPECT_EQ(load_config<Stage>(path, {{"tokens=5"}}).tokens, 5);
   write_file(path, "nmae: a\n");
   EXPECT_EQ(error_of([&] { load_config<Stage>(path); }), path.string() + ":1: nmae: unknown key (did you mean \"name\"?)");
   EXPECT_EQ(error_of([&] { load_config<Stage>(folder / "none"); }),
