@@ -85,6 +85,7 @@ class RecipeRun {
   // Everything that a stage's result follows from.
   std::string resolved(StageConfig stage) const {
     RecipeConfig whole = config_;
+    whole.dtype = dtype_word(dtype_);  // auto may be another where the run is continued
     std::string print = teacher_print_;
     return to_yaml(ConfigVisitor::Visit([&](ConfigVisitor& v) {
       v.field("teacher", print, "");
@@ -122,6 +123,7 @@ class RecipeRun {
   void check_unchanged(const StageConfig& stage) {
     const fs::path kept = kept_in(stage);
     std::vector<ChangedKey> changes = changed_results(kept, resolved(stage));
+    if (other_dtype(changes)) std::erase_if(changes, [](const ChangedKey& key) { return key.path == "teacher"; });
     for (ChangedKey& key : changes) {
       if (key.path == "teacher")
         key.path = concat("the content of ", config_.teacher.pretrained.path, " in ", dtype_word(dtype_));

@@ -295,6 +295,8 @@ LoopResult run_training(const TrainConfig& config, RunModels& models, const RunO
     log_info(concat(config.output, ": plans with ", memory_text(plan)));
     memory_plan = std::make_shared<const OrderedJson>(to_json(plan));
   }
+  TrainConfig resolved = config;
+  resolved.dtype = dtype_word(models.student->dtype());  // auto may be another where the run is continued
   const LoopParts parts{
       .model = *models.student,
       .objective = objective,
@@ -305,7 +307,7 @@ LoopResult run_training(const TrainConfig& config, RunModels& models, const RunO
           [exported, lora = config.model.lora.has_value()](Model& model, const fs::path& folder) {
             lora ? export_adapters(model, folder, exported.like) : export_model(model, folder, exported);
           },
-      .resolved_config = options.resolved.empty() ? to_yaml(config) : options.resolved,
+      .resolved_config = options.resolved.empty() ? to_yaml(resolved) : options.resolved,
       .seed = derive_seed(seed, "loop"),
       .versions = options.versions,
       .memory_plan = memory_plan,

@@ -92,10 +92,15 @@ std::string changes_text(const std::vector<ChangedKey>& changes) {
   return changes.size() <= most_named ? text : concat(text, " and ", changes.size() - most_named, " more");
 }
 
+bool other_dtype(const std::vector<ChangedKey>& changes) {
+  return std::any_of(changes.begin(), changes.end(), [](const ChangedKey& key) { return key.path == "dtype"; });
+}
+
 void require_unchanged(const fs::path& run, const std::vector<ChangedKey>& changes, Changes how) {
+  std::string restore = "restore them to continue it";
+  if (other_dtype(changes)) restore += " (--dtype: auto is bfloat16 on a GPU and float32 on the CPU)";
   require(changes.empty() || how == Changes::accept, (run / "config.yaml").string(),
-          ": the run that lies here began with other settings or files: ", changes_text(changes),
-          "; restore them to continue it, ",
+          ": the run that lies here began with other settings or files: ", changes_text(changes), "; ", restore, ", ",
           how == Changes::offer ? "choose another folder, or go on with the new ones by --accept-changes"
                                 : "or choose another folder");
 }

@@ -28,7 +28,9 @@ enum class Changes {
 
 // "training.steps (here "24", now "30"), data.path (…)", of many the first ones and how many more there are.
 std::string changes_text(const std::vector<ChangedKey>& changes);
-// UserError that names them unless there are none, or they are accepted.
+// Whether the run's dtype is among them: then the content of models that were read in it differs, too.
+bool other_dtype(const std::vector<ChangedKey>& changes);
+// UserError that names them unless there are none, or they are accepted; for another dtype also the option that restores it.
 void require_unchanged(const fs::path& run, const std::vector<ChangedKey>& changes, Changes how);
 
 // Writes <run>/config.yaml. When the run has something to continue, a configuration that changes its results is a UserError.

@@ -74,6 +74,7 @@ std::vector<ChangedKey> Trainer::changes_since(const Checkpoint& checkpoint) con
     changes.push_back({"the content of data", checkpoint.data_fingerprint, parts_.data_fingerprint});
   }
   for (const auto& [folder, print] : parts_.model_fingerprints) {
+    if (other_dtype(changes)) break;
     const auto before = checkpoint.model_fingerprints.find(folder);
     if (before == checkpoint.model_fingerprints.end() || before->second == print) continue;
     changes.push_back({"the content of " + folder, before->second, print});

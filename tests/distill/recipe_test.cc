@@ -178,6 +178,11 @@ TEST_F(Recipe, AFinishedStageIsNotDoneAgainAndMustNotChange) {
             (folder / "a/one/config.yaml").string() +
                 ": the run that lies here began with other settings or files: stage.training.optimizer.learning_rate (here "
                 "\"0.001\", now \"0.5\"); restore them to continue it, or choose another folder");
+  EXPECT_EQ(error_of([&] { run(config("a", {"dtype=float32"})); }), "") << "which auto is on the CPU";
+  const std::string narrower = error_of([&] { run(config("a", {"dtype=bfloat16"})); });
+  EXPECT_NE(narrower.find("files: dtype (here \"float32\", now \"bfloat16\"); restore them to continue it (--dtype: auto is "),
+            std::string::npos)
+      << narrower;
   EXPECT_NE(error_of([&] { run(config("a", {"seed=4"})); }).find("seed (here \"3\", now \"4\")"), std::string::npos);
   write_folder(*new_teacher(4, 6), folder / "teacher");
   const std::string other = error_of([&] { run(config("a")); });

@@ -102,6 +102,24 @@ TEST_F(RunTraining, ThePublishedDistillationRunsAndIsContinued) {
   EXPECT_TRUE(same_weights(*again.student, *models.student));
 }
 
+// `auto` is bfloat16 on a GPU: such a run goes on with a CPU if --dtype says so.
+TEST_F(RunTraining, GoesOnInTheDtypeThatItBeganIn) {
+  const auto go_on = [&](const char* dtype) {
+    TrainConfig training = config("student");
+    training.dtype = dtype;
+    RunModels models = open_models(training, "train.yaml");
+    return run_training(training, models, {.place = "train.yaml", .versions = {}, .changes = Changes::offer}).step;
+  };
+  EXPECT_EQ(go_on("auto"), 3);
+  EXPECT_NE(read_file(folder / "run/config.yaml").find("\ndtype: float32\n"), std::string::npos);
+  EXPECT_EQ(go_on("float32"), 3);
+  EXPECT_EQ(
+      error_of([&] { go_on("bfloat16"); }),
+      concat((folder / "run/config.yaml").string(), ": the run that lies here began with other settings or files: dtype (here ",
+             "\"float32\", now \"bfloat16\"); restore them to continue it (--dtype: auto is bfloat16 on a GPU and float32 on ",
+             "the CPU), choose another folder, or go on with the new ones by --accept-changes"));
+}
+
 // The teacher's content, and the student's where some of its weights stay as they were read.
 TEST_F(RunTraining, OtherWeightsUnderAnOldNameAreNoticed) {
   const auto go_on = [](const TrainConfig& config, Changes changes) {
