@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/interrupt.h"
+#include "base/log.h"
 #include "base/random.h"
 #include "infer/stop_strings.h"
 
@@ -79,9 +80,19 @@ struct TextGenerator::State {
   using TextStream = text_generation_detail::TextStream;
 
   State(const Model& model, std::shared_ptr<const Tokenizer> the_tokenizer, const EngineOptions& options)
-      : tokenizer(std::move(the_tokenizer)), engine(model, options) {}
+      : tokenizer(std::move(the_tokenizer)), positions(model.config().max_positions), engine(model, options) {}
+
+  // Warns of the first request that may pass the positions of the model.
+  void check_positions(std::int64_t prompt, std::int64_t more) {
+    if (positions == 0 || prompt + more <= positions || warned_of_positions) return;
+    warned_of_positions = true;
+    log_warning(concat("a prompt of ", prompt, " tokens and up to ", more, " after it pass the ", positions,
+                       " positions that the model is meant for (max_position_embeddings): what it writes there may be worse"));
+  }
 
   std::shared_ptr<const Tokenizer> tokenizer;
+  std::int64_t positions;  // 0: unknown
+  bool warned_of_positions = false;
   Engine engine;
   std::map<std::int64_t, TextStream> streams;
 };
@@ -106,6 +117,7 @@ std::int64_t TextGenerator::submit(const TextRequest& request) {
   std::vector<std::int32_t> prompt = encode(request);
   require(!prompt.empty(), "prompt: found no text, expected some (the model has no token that begins a text)");
   State::TextStream stream(state_->tokenizer, prompt, request);
+  state_->check_positions(std::ssize(prompt), request.max_tokens);
   const std::int64_t id = state_->engine.submit({std::move(prompt), request.max_tokens, request.sampling, stream.stop_tokens()});
   state_->streams.emplace(id, std::move(stream));
   return id;

@@ -48,7 +48,8 @@ class TextGenerator {
 
   // The prompt's ids as submit() uses them.
   std::vector<std::int32_t> encode(const TextRequest& request) const;
-  // Queues a request and returns its number. UserError as Engine::submit, and for an empty stop string.
+  // Queues a request and returns its number. UserError as Engine::submit, and for an empty stop string. The first one that may
+  // pass the model's max_positions is warned of: hybrids and scaled rotary embeddings may well go on there.
   std::int64_t submit(const TextRequest& request);
   // One step of the engine: what is new, in order of request.
   std::vector<TextEvent> step();

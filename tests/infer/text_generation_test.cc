@@ -71,6 +71,25 @@ TEST(TextGeneration, PiecesJoinToTheTextAndTokensDecodeToIt) {
   }
 }
 
+TEST(TextGeneration, WarnsOnceOfMoreThanTheModelsPositions) {
+  const auto warnings = [](const std::vector<TextRequest>& requests) {
+    testing::internal::CaptureStderr();
+    generate(requests);
+    const std::string said = testing::internal::GetCapturedStderr();
+    std::size_t count = 0;
+    for (std::size_t at = said.find("max_position_embeddings"); at != said.npos;
+         at = said.find("max_position_embeddings", at + 1))
+      ++count;
+    return std::pair(count, said);
+  };
+  TextRequest fits = request_for("", 12), passes = request_for("", 13);
+  fits.tokens = passes.tokens = testing_infer::tiny_prompt(500);  // of 512 positions
+  EXPECT_EQ(warnings({fits, fits}).first, 0u);
+  const auto [count, said] = warnings({fits, passes, passes});
+  EXPECT_EQ(count, 1u) << said;
+  EXPECT_NE(said.find("a prompt of 500 tokens and up to 13 after it pass the 512 positions"), std::string::npos) << said;
+}
+
 TEST(TextGeneration, EndsBeforeAStopString) {
   const std::string free = generate({request_for("one")}).results[0].text;
   ASSERT_GT(free.size(), 8u) << free;
