@@ -120,17 +120,19 @@ std::int64_t largest_batch(const Model& model, std::int64_t room) {
   return (free_bytes(model.device()) - kept) / sequence;
 }
 
-// Answers `count` requests of one token with `tokens` each.
-void answer(const Model& model, std::int64_t count, const ThroughputOptions& options) {
+// Answers `count` requests of one token with `tokens` each, in caches that have room for the options' number.
+void answer(const Model& model, std::int64_t count, std::int64_t tokens, const ThroughputOptions& options) {
   Engine engine(model, {.max_sequences = count, .max_tokens = options.tokens + 1});
   Random random(derive_seed(options.seed, "tokens"));
   for (std::int64_t i = 0; i < count; ++i) {
-    engine.submit({.prompt = {static_cast<std::int32_t>(random.below(model.config().vocabulary))}, .max_tokens = options.tokens});
+    engine.submit({.prompt = {static_cast<std::int32_t>(random.below(model.config().vocabulary))}, .max_tokens = tokens});
   }
   while (!engine.idle()) throw_if_interrupted(), engine.step();
 }
 
 using Work = ThroughputRow::Work;
+
+constexpr std::int64_t warm_up = 4;  // steps of one new token: all are alike
 
 // The models' runs of one kind of work.
 class Setting {
@@ -143,7 +145,7 @@ class Setting {
     rates_.assign(models_.size(), {});
     // On a GPU the caches of one would leave no room for those of another.
     const bool in_turns = models_.front()->device().is_cpu();
-    std::vector<std::function<void(bool)>> work_of(models_.size());
+    std::vector<std::function<void()>> work_of(models_.size());
     for (std::size_t m = 0; m < models_.size(); ++m) {
       rows_[m].model = static_cast<std::int64_t>(m);
       work_of[m] = prepare(m);
@@ -162,13 +164,15 @@ class Setting {
  private:
   std::int64_t tokens(const ThroughputRow& row) const { return row.work == Work::prefill ? row.context : options_.tokens; }
 
-  // What model m does in a run, or (warming up) a little of it; nothing where a GPU's memory does not hold the caches.
-  std::function<void(bool)> prepare(std::size_t m) {
+  // What model m does in a run, done once before: what only a first run takes (workspaces, memory, recorded steps) is in none
+  // that is timed. Nothing where a GPU's memory does not hold the caches.
+  std::function<void()> prepare(std::size_t m) {
     ThroughputRow& row = rows_[m];
     const Model& model = *models_[m];
     if (row.work == Work::requests) {
       row.cache_bytes = row.batch * cache_bytes(model, options_.tokens + 1);
-      return [this, &model, &row](bool) { answer(model, row.batch, options_); };
+      answer(model, row.batch, std::min(warm_up, options_.tokens), options_);
+      return [this, &model, &row] { answer(model, row.batch, options_.tokens, options_); };
     }
     const std::int64_t count = tokens(row), room = row.context + (row.work == Work::prefill ? 0 : count);
     if (row.batch == ThroughputOptions::kLargest || model.device().is_cuda()) {
@@ -182,18 +186,14 @@ class Setting {
     }
     row.cache_bytes = row.batch * cache_bytes(model, row.context);
     const auto subject = std::make_shared<Subject>(model, row.batch, room, options_);
-    const auto run = [subject, count, &row](bool warming_up) {
-      constexpr std::int64_t warm_up = 4;
-      const std::int64_t some = warming_up ? std::min(warm_up, count) : count;
-      row.work == Work::prefill ? subject->prefill(some) : subject->decode(row.context, some);
-    };
-    run(true);
-    return run;
+    const bool prefill = row.work == Work::prefill;
+    prefill ? subject->prefill(count) : subject->decode(row.context, std::min(warm_up, count));
+    return [subject, count, prefill, &row] { prefill ? subject->prefill(count) : subject->decode(row.context, count); };
   }
 
-  void time(std::size_t m, const std::function<void(bool)>& run) {
+  void time(std::size_t m, const std::function<void()>& run) {
     throw_if_interrupted();
-    const double seconds = seconds_of([&] { run(false); });
+    const double seconds = seconds_of(run);
     rates_[m].push_back(static_cast<double>(rows_[m].batch * tokens(rows_[m])) / seconds);
     ran_();
   }

@@ -36,9 +36,10 @@ struct ThroughputRow {
 
 // Random tokens, greedy sampling included. On the CPU the models take turns in each run, so that what else the machine does meets
 // all of them; on a GPU they come one after another, as their caches would not fit together. Caches are filled with random
-// numbers up to the context, without reading a prompt for it. Rows by context, then prefill before the batches, then model.
-// `progress(done, total)` counts runs of one model. A setting whose caches do not fit into a GPU's memory has no row. UserError
-// for options below 1, and for kLargest where there is no GPU; Interrupted between runs.
+// numbers up to the context, without reading a prompt for it. Before its runs each model reads a prompt of that length, or
+// decodes a few tokens, untimed. Rows by context, then prefill before the batches, then model. `progress(done, total)` counts
+// runs of one model. A setting whose caches do not fit into a GPU's memory has no row. UserError for options below 1, and for
+// kLargest where there is no GPU; Interrupted between runs.
 std::vector<ThroughputRow> measure_throughput(const std::vector<const Model*>& models, const ThroughputOptions& options,
                                               const std::function<void(std::int64_t done, std::int64_t total)>& progress = {});
 

@@ -43,5 +43,36 @@ TEST(Throughput, MeasuresEverySettingOfEveryModel) {
   EXPECT_THROW(measure_throughput({teacher.get()}, {.runs = 0}), UserError);
 }
 
+// Counts the tokens that pass.
+class CountingMamba : public MambaMixer {
+ public:
+  CountingMamba(const MambaConfig& config, const ModelConfig& model, std::int64_t& count)
+      : MambaMixer(config, model), count_(count) {}
+  at::Tensor extend(const at::Tensor& hidden, const Step& step, BlockCache& cache) const override {
+    count_ += hidden.size(0);
+    return MambaMixer::extend(hidden, step, cache);
+  }
+
+ private:
+  std::int64_t& count_;
+};
+
+// A first run alone has costs that are no part of a model's speed.
+TEST(Throughput, AModelWarmsUpBeforeItsOnlyRun) {
+  std::int64_t count = 0;
+  const auto model = testing_infer::tiny_model({"mamba"});
+  auto mixer = std::make_unique<CountingMamba>(dynamic_cast<const MambaConfig&>(model->blocks[0].mixer().config()),
+                                               model->config(), count);
+  mixer->initialise({.seed = 1});
+  model->set_mixer(0, "mamba", std::move(mixer));
+  std::vector<std::int64_t> counts;
+  const auto note = [&](std::int64_t, std::int64_t) { counts.push_back(count); };
+  measure_throughput({model.get()}, {.batches = {3}, .contexts = {40}, .tokens = 6, .runs = 1, .prefill_tokens = 16}, note);
+  EXPECT_EQ(counts, (std::vector<std::int64_t>{40 + 40, 40 + 40 + 3 * (4 + 6)}));
+  counts = {}, count = 0;
+  measure_throughput({model.get()}, {.tokens = 6, .runs = 1, .requests = 3}, note);
+  EXPECT_EQ(counts, (std::vector<std::int64_t>{3 * (4 + 6)}));
+}
+
 }  // namespace throughput_test
 }  // namespace molt
