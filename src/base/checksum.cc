@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "base/counted.h"
 #include "base/descriptors.h"
 #include "base/error.h"
 #include "base/json.h"
@@ -122,7 +123,7 @@ void verify_checksums(const fs::path& folder) {
     require(fs::is_regular_file(path), path.string(), ": missing, but ", list.string(), " lists it");
     const checksums::Content content = checksums::content_of(path);
     const auto bytes = get<std::int64_t>(expected, "bytes", concat(list.string(), ": ", name));
-    require(content.bytes == bytes, path.string(), ": found ", content.bytes, " bytes, expected ", bytes);
+    require(content.bytes == bytes, path.string(), ": found ", counted(content.bytes, "byte"), ", expected ", bytes);
     const std::string found = crc32c_text(content.sum);
     const auto sum = get<std::string>(expected, "crc32c", concat(list.string(), ": ", name));
     require(found == sum, path.string(), ": the content is damaged: found the checksum ", found, ", expected ", sum);

@@ -12,6 +12,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "base/counted.h"
 #include "base/error.h"
 
 namespace molt::config_tree {
@@ -197,7 +198,7 @@ NodePointer assign_at(const NodePointer& node, const std::vector<Step>& steps, s
   } else {
     const std::size_t size = changed->items.size();
     require(step.index <= size, value->origin, ": found [", step.index, "], expected at most [", size, "], as the list has ",
-            size, size == 1 ? " entry" : " entries");
+            counted(size, "entry", "entries"));
     if (step.index == size) changed->items.push_back(nullptr);
     child = changed->items[step.index] = assign_at(changed->items[step.index], steps, depth + 1, value, from_option);
   }

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "base/counted.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "cli/commands.h"
@@ -105,7 +106,7 @@ std::vector<std::int32_t> tokens_with(Conversation& conversation, const std::str
     return {};
   }
   if (std::ssize(tokens) <= most) return tokens;
-  std::cerr << "the conversation has " << tokens.size() << " tokens, at most " << most
+  std::cerr << "the conversation has " << counted(std::ssize(tokens), "token") << ", at most " << most
             << " fit: /reset forgets it, --context makes more room\n";
   return {};
 }

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "base/counted.h"
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/progress.h"
@@ -43,8 +44,8 @@ void print(const Comparison& comparison) {
 }
 
 void print(const TopKReport& report) {
-  std::cout << "loss             k   outside       exact   shortened      error   gradient     cosine   (" << report.tokens
-            << " tokens)\n";
+  std::cout << "loss             k   outside       exact   shortened      error   gradient     cosine   ("
+            << counted(report.tokens, "token") << ")\n";
   for (const TopKBias& each : report.figures) {
     std::cout << std::left << std::setw(12) << each.loss << std::right << std::setw(6) << each.k << std::scientific
               << std::setprecision(2) << std::setw(10) << each.outside << std::setprecision(4) << std::setw(12) << each.exact

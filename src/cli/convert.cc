@@ -1,3 +1,4 @@
+#include "base/counted.h"
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/log.h"
@@ -11,7 +12,7 @@ namespace molt {
 namespace convert_command_parts {
 
 std::string layers_are(const std::vector<std::int64_t>& layers) {
-  return concat(layers.size(), layers.size() == 1 ? " layer is" : " layers are");
+  return counted(std::ssize(layers), "layer is", "layers are");
 }
 
 }  // namespace convert_command_parts

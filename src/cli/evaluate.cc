@@ -4,6 +4,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "base/counted.h"
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/log.h"
@@ -43,7 +44,7 @@ std::string percent(const Score& part) {
 
 void print(const std::string& model, const TaskScore& score) {
   std::cout << model << "  " << score.task << "  " << percent(score.score) << "  (" << score.correct << " of " << score.samples;
-  if (score.samples != score.score.items()) std::cout << " samples of " << score.score.items() << " items";
+  if (score.samples != score.score.items()) std::cout << " samples of " << counted(score.score.items(), "item");
   std::cout << ")\n";
   for (const auto& [k, pass] : score.pass)
     std::cout << "    " << std::left << std::setw(12) << concat("pass@", k) << percent(pass) << "    " << std::setw(10)
@@ -57,7 +58,7 @@ void print(const std::string& model, const TaskScore& score) {
 void print(const std::string& model, const Perplexity& found) {
   std::cout << model << "  perplexity " << std::setprecision(5) << found.perplexity() << "  loss " << found.loss() << " +- "
             << std::setprecision(2) << found.standard_error << "  bits per byte " << std::setprecision(5) << found.bits_per_byte()
-            << "  (" << found.tokens << " tokens, " << found.bytes << " bytes)\n";
+            << "  (" << counted(found.tokens, "token") << ", " << counted(found.bytes, "byte") << ")\n";
 }
 
 // `task` is null for perplexity.

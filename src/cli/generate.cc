@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/counted.h"
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/json.h"
@@ -99,9 +100,9 @@ void make_traces(Options& options) {
                            {"solved", counts.solved},     {"accuracy", rate}};
     std::cout << json.dump(2) << "\n";
   } else {
-    std::cout << options.output << ": " << counts.kept << " of " << counts.samples << " samples kept (" << counts.wrong
+    std::cout << options.output << ": " << counts.kept << " of " << counted(counts.samples, "sample") << " kept (" << counts.wrong
               << " wrong, " << counts.unfinished << " unfinished, " << counts.repeated << " repeated), for " << counts.solved
-              << " of " << counts.items << " prompts\n";
+              << " of " << counted(counts.items, "prompt") << "\n";
   }
 }
 
@@ -148,7 +149,7 @@ int run(Options& options) {
                                                    .samples = options.samples,
                                                    .max_sequences = options.batch,
                                                    .model_folder = texts});
-  log_info(concat(options.output, ": ", result.written, " lines written, ", result.tokens, " tokens",
+  log_info(concat(options.output, ": ", counted(result.written, "line"), " written, ", counted(result.tokens, "token"),
                   result.found ? concat(", after ", result.found, " that were there") : ""));
   return 0;
 }

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/counted.h"
 #include "base/error.h"
 #include "base/json.h"
 #include "base/progress.h"
@@ -125,8 +126,8 @@ std::string costs_table(const Options& options, const std::vector<Variant>& vari
 void print_text(const Options& options, const std::vector<Variant>& variants, at::ScalarType dtype) {
   const ModelConfig& config = variants[0].costs.config;
   Model model(config);
-  std::cout << options.model << ": " << config.num_layers() << " layers of hidden size " << config.hidden_size << " in "
-            << dtype_word(dtype) << "\n"
+  std::cout << options.model << ": " << counted(config.num_layers(), "layer") << " of hidden size " << config.hidden_size
+            << " in " << dtype_word(dtype) << "\n"
             << layout_legend << "\n";
   std::vector<Row> strips, shapes;
   for (const Variant& variant : variants) strips.push_back({variant.title, layout_strip(variant.costs.config.layout())});

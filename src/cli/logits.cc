@@ -1,3 +1,4 @@
+#include "base/counted.h"
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/log.h"
@@ -44,13 +45,14 @@ int run(const Options& options) {
     WriteLogitsOptions top = options.top;
     top.k = options.top_k;
     const LogitsManifest written = write_top_logits(*model, tokenizer.get(), options.data, options.output, top);
-    log_info(concat(options.output, ": ", written.k, " logits each of ", written.rows, " tokens of ", written.samples,
-                    " samples, ", human_bytes(static_cast<double>(written.rows * written.row_bytes()))));
+    log_info(concat(options.output, ": ", counted(written.k, "logit"), " each of ", counted(written.rows, "token"), " of ",
+                    counted(written.samples, "sample"), ", ",
+                    human_bytes(static_cast<double>(written.rows * written.row_bytes()))));
     return 0;
   }
   const auto sequences = read_sequences(options.input, tokenizer.get(), model->config().vocabulary);
   write_logits(*model, sequences, options.output);
-  log_info(concat(options.output, ": logits of ", sequences.size(), " sequences"));
+  log_info(concat(options.output, ": logits of ", counted(std::ssize(sequences), "sequence")));
   return 0;
 }
 

@@ -2,6 +2,7 @@
 
 #include <iostream>
 
+#include "base/counted.h"
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/log.h"
@@ -11,6 +12,18 @@
 #include "cli/options.h"
 
 namespace molt {
+
+namespace prepare_command_parts {
+
+void log_result(const PrepareConfig& config, const PrepareResult& result) {
+  log_info(concat(counted(result.samples, "sample"), ", ", human_count(static_cast<double>(result.tokens)), " tokens (",
+                  human_count(static_cast<double>(result.loss_tokens)), " to learn from) in ", config.output));
+  if (result.dropped) log_info(concat(counted(result.dropped, "sample"), " dropped: longer than max_length or empty"));
+  if (result.shortened) log_info(concat(counted(result.shortened, "sample"), " longer than max_length: ", config.long_samples));
+  if (result.malformed) log_warning(concat(counted(result.malformed, "malformed line"), " skipped"));
+}
+
+}  // namespace prepare_command_parts
 
 Command prepare_command() {
   return {"prepare", "Tokenize JSONL or Parquet into shards that training maps", [](Arguments& arguments) -> std::function<int()> {
@@ -46,13 +59,7 @@ Command prepare_command() {
               if (!options->output.empty()) config.output = options->output;
               set_threads(options->threads);
               catch_interrupts();
-              const PrepareResult result = prepare(config);
-              log_info(concat(result.samples, " samples, ", human_count(static_cast<double>(result.tokens)), " tokens (",
-                              human_count(static_cast<double>(result.loss_tokens)), " to learn from) in ", config.output));
-              if (result.dropped) log_info(concat(result.dropped, " samples dropped: longer than max_length or empty"));
-              if (result.shortened)
-                log_info(concat(result.shortened, " samples were longer than max_length: ", config.long_samples));
-              if (result.malformed) log_warning(concat(result.malformed, " malformed lines skipped"));
+              prepare_command_parts::log_result(config, prepare(config));
               return 0;
             };
           }};

@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/counted.h"
 #include "base/error.h"
 #include "base/json.h"
 #include "data/sample_stream.h"
@@ -38,8 +39,8 @@ PackedBatch::Sample LineSampler::pretokenized(const Json& object, const std::str
   }
   if (!object.contains(config_.learn)) return sample;
   const auto learn = get<std::vector<std::int64_t>>(object, config_.learn, place);
-  require(learn.size() == sample.tokens.size(), place, ": ", config_.learn, ": found ", learn.size(), " values, expected ",
-          sample.tokens.size(), ", one a token");
+  require(learn.size() == sample.tokens.size(), place, ": ", config_.learn, ": found ", counted(std::ssize(learn), "value"),
+          ", expected ", sample.tokens.size(), ", one a token");
   for (const std::int64_t value : learn) {
     require(value == 0 || value == 1, place, ": ", config_.learn, ": found ", value, ", expected 0 or 1");
     sample.weights.push_back(static_cast<float>(value));

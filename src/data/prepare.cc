@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "base/checksum.h"
+#include "base/counted.h"
 #include "base/error.h"
 #include "base/folder_lock.h"
 #include "base/interrupt.h"
@@ -174,7 +175,7 @@ class Preparation {
     found.input_sum = sum_of_done(found);
     if (!is("input_checksum", crc32c_text(found.input_sum))) return say_anew("other input");
     manifest_ = std::move(found);
-    log_info(concat(folder_.string(), ": continuing after ", manifest_.result.samples, " samples"));
+    log_info(concat(folder_.string(), ": continuing after ", counted(manifest_.result.samples, "sample")));
     for (std::size_t i = 0; i < manifest_.file; ++i) bytes_before_ += static_cast<std::int64_t>(fs::file_size(config_.input[i]));
   }
 
@@ -215,7 +216,7 @@ class Preparation {
       add(lines, path);
       manifest_.line = std::max(manifest_.line, records->number());
       if (static_cast<std::int64_t>(tokens_.size()) >= config_.shard_tokens) write_shard();
-      progress_.update(bytes_before_ + records->position(), concat(manifest_.result.samples, " samples"));
+      progress_.update(bytes_before_ + records->position(), counted(manifest_.result.samples, "sample"));
       throw_if_interrupted();
     }
   }

@@ -4,6 +4,7 @@
 #include <map>
 #include <set>
 
+#include "base/counted.h"
 #include "base/error.h"
 #include "base/random.h"
 
@@ -65,8 +66,8 @@ void check_layers(const ModelConfig& config, const std::vector<std::int64_t>& la
 
 void check_teacher(const ModelConfig& student, const ModelConfig& teacher, const std::vector<std::int64_t>& layers,
                    const std::string& place) {
-  require(student.num_layers() == teacher.num_layers(), place, ": the model has ", student.num_layers(),
-          " layers and its teacher ", teacher.num_layers(), ", expected the same");
+  require(student.num_layers() == teacher.num_layers(), place, ": the model has ", counted(student.num_layers(), "layer"),
+          " and its teacher ", teacher.num_layers(), ", expected the same");
   for (const std::int64_t layer : layers) {
     require(is_attention(teacher, layer), place, ": layer ", layer, " of the teacher is no attention layer to take weights from");
   }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/counted.h"
 #include "base/error.h"
 #include "model/mixers/attention/attention.h"
 
@@ -114,7 +115,7 @@ ModelConfig with_mamba_layers(const ModelConfig& config, std::int64_t mamba_laye
     return !block.identity && block.mixer().type() == target.type;
   });
   require(mamba_layers >= present && mamba_layers <= present + std::ssize(open), place, ": found ", mamba_layers, ", expected ",
-          present, " to ", present + std::ssize(open), ", of ", config.num_layers(), " layers");
+          present, " to ", present + std::ssize(open), ", of ", counted(config.num_layers(), "layer"));
   return converted_config(config, {open.end() - (mamba_layers - present), open.end()}, target, place);
 }
 

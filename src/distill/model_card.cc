@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/counted.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/progress.h"
@@ -108,9 +109,10 @@ std::string model_card_text(const ModelCard& card) {
   const auto mamba = std::count(card.layout.begin(), card.layout.end(), "m2");
   std::string text =
       concat("---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags: [mamba, hybrid, distillation]\n---\n\n# ",
-             card.name, "\n\nA language model of ", card.layout.size(), " layers, ", mamba,
-             " of them Mamba layers that took the place of attention, made with Molt from the teacher `", card.teacher,
-             "`.\n\n```\n", layout_strip(card.layout), "\n", layout_legend, "\n```\n");
+             card.name, "\n\nA language model of ", counted(std::ssize(card.layout), "layer"), ", ", mamba,
+             mamba == 1 ? " of them a Mamba layer" : " of them Mamba layers",
+             " that took the place of attention, made with Molt from the teacher `", card.teacher, "`.\n\n```\n",
+             layout_strip(card.layout), "\n", layout_legend, "\n```\n");
   if (!card.history.empty()) text += "\n## How it was made\n\n";
   for (const std::string& line : card.history) text += concat("1. ", line, "\n");
   text += model_cards::table("Scores", "task", card.scores);

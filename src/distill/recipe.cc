@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/counted.h"
 #include "base/error.h"
 #include "base/folder_lock.h"
 #include "base/interrupt.h"
@@ -35,7 +36,7 @@ std::string position_key(DataConfig data) {
 
 std::string length_words(const LoopConfig& loop) {
   const std::string most =
-      loop.tokens > 0 ? human_count(static_cast<double>(loop.tokens)) + " tokens" : concat(loop.steps, " steps");
+      loop.tokens > 0 ? human_count(static_cast<double>(loop.tokens)) + " tokens" : counted(loop.steps, "step");
   return loop.flat.window > 0 ? concat("at most ", most, ", until the loss is flat") : most;
 }
 
@@ -182,8 +183,8 @@ class RecipeRun {
     const auto before = static_cast<std::int64_t>(attention_layers(teacher_->config()).size() -
                                                   attention_layers(models.student->config()).size());
     const std::int64_t fresh = stage.mamba_layers - before;
-    log_info(concat(title, ": from ", stage.from, ", ", before, fresh > 0 ? concat(" -> ", stage.mamba_layers) : "",
-                    " Mamba layers of ", models.student->config().num_layers(),
+    log_info(concat(title, ": from ", stage.from, ", ", fresh > 0 ? concat(before, " -> ") : "",
+                    counted(stage.mamba_layers, "Mamba layer"), " of ", models.student->config().num_layers(),
                     fresh > 0 ? concat(", chosen by ", stage.choose.method) : "", ", ",
                     stage.head.distills() ? stage.head.divergence_name() : "next-token loss",
                     stage.lora ? ", by low-rank adapters" : "", ", ", length_words(stage.training)));
@@ -309,8 +310,9 @@ class RecipeRun {
       for (const std::int64_t layer : order) {
         if (std::ssize(chosen) < wanted && std::binary_search(open.begin(), open.end(), layer)) chosen.push_back(layer);
       }
-      require(std::ssize(chosen) == wanted, place(stage), ": choose: found ", chosen.size(), " layers that are still attention, ",
-              "expected ", wanted, " to choose from");
+      require(std::ssize(chosen) == wanted, place(stage), ": choose: found ",
+              counted(std::ssize(chosen), "layer that is still attention", "layers that are still attention"), ", expected ",
+              wanted, " to choose from");
       return chosen;
     };
     // What a stage has chosen stays, even if it would choose otherwise now.

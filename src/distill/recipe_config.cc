@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/counted.h"
 #include "base/error.h"
 #include "distill/recipe.h"
 #include "formats/config_json.h"
@@ -52,17 +53,17 @@ void check_stages(const RecipeConfig& recipe, const std::string& place) {
            near.empty() ? "" : concat(" (did you mean \"", near, "\"?)"));
     }
     const std::int64_t restored = std::ssize(stage.restore);
-    require(restored <= parent->second, at, ": restore: found ", restored, " layers, expected at most the ", parent->second,
-            " Mamba layers of ", stage.from, ", from which it starts");
+    require(restored <= parent->second, at, ": restore: found ", counted(restored, "layer"), ", expected at most the ",
+            counted(parent->second, "Mamba layer"), " of ", stage.from, ", from which it starts");
     require(stage.mamba_layers >= parent->second - restored, at, ": mamba_layers: found ", stage.mamba_layers,
             ", expected at least the ", parent->second, " of ", stage.from, ", from which it starts",
             restored > 0 ? concat(", less the ", restored, " restored") : "");
     const std::int64_t fresh = stage.mamba_layers - parent->second + restored, candidates = stage.choose.candidates;
     require(candidates == 0 || candidates >= fresh, at, ": choose.candidates: found ", candidates, ", expected at least the ",
-            fresh, " layers that are converted");
+            counted(fresh, "layer that is converted", "layers that are converted"));
     const StageConfig* before = recipe.find(stage.from);
-    require(!stage.lora || (fresh == 0 && restored == 0), at, ": lora: found a stage that changes ", fresh + restored,
-            " layers, expected one that changes none, such as one that comes from it");
+    require(!stage.lora || (fresh == 0 && restored == 0), at, ": lora: found a stage that changes ",
+            counted(fresh + restored, "layer"), ", expected one that changes none, such as one that comes from it");
     require(!stage.lora || !before || !before->lora || before->lora->exported == "merged", at, ": lora: found adapters on ",
             stage.from, ", whose lora.export is adapters; expected merged there");
     const std::string& teacher = stage.head.distillation_model;

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/checksum.h"
+#include "base/counted.h"
 #include "base/error.h"
 #include "base/random.h"
 #include "data/sample_stream.h"
@@ -75,11 +76,11 @@ void check(const LogitsManifest& manifest, const std::string& place) {
   require(manifest.first_samples.size() == manifest.checksums.size(), place, ": first_samples: found ",
           manifest.first_samples.size(), ", expected one for each of the ", manifest.checksums.size(), " checksums");
   require(manifest.first_samples.empty() == (manifest.samples == 0), place, ": samples: found ", manifest.samples, " in ",
-          manifest.first_samples.size(), " shards");
+          counted(std::ssize(manifest.first_samples), "shard"));
   std::int64_t least = 0;  // a shard holds a sample at least
   for (const std::int64_t first : manifest.first_samples) {
     require(first >= least && (least > 0 || first == 0) && first < manifest.samples, place, ": first_samples: found ", first,
-            ", expected numbers that rise from 0 to less than ", manifest.samples, " samples");
+            ", expected numbers that rise from 0 to less than ", counted(manifest.samples, "sample"));
     least = first + 1;
   }
 }
@@ -181,7 +182,7 @@ StoredLogits::StoredLogits(const std::vector<std::string>& folders, std::string 
     });
     std::int64_t rows = 0;
     for (const stored_logits::Shard& shard : folder.shards) rows += shard.positions.numel();
-    require(rows == manifest.rows, name, ": found ", rows, " rows, expected ", manifest.rows, " as in manifest.json");
+    require(rows == manifest.rows, name, ": found ", counted(rows, "row"), ", expected ", manifest.rows, " as in manifest.json");
     folders_.push_back(std::move(folder));
   }
 }
@@ -198,8 +199,8 @@ void StoredLogits::require_data(const std::string& data, const std::string& data
     if (folder.data != fingerprint) continue;
     const fs::path path = fs::path(data) / "manifest.json";
     const auto learned = get<std::int64_t>(read_json(path), "loss_tokens", path.string());
-    require(folder.manifest.rows == learned, place_, ": ", folder.name, ": found logits of ", folder.manifest.rows,
-            " tokens, expected them of the ", learned, " that ", data, " learns from");
+    require(folder.manifest.rows == learned, place_, ": ", folder.name, ": found logits of ",
+            counted(folder.manifest.rows, "token"), ", expected them of the ", learned, " that ", data, " learns from");
     return;
   }
   std::string names;
@@ -222,7 +223,7 @@ ops::TopProbabilities StoredLogits::rows(const PackedBatch& batch) const {
     require(origin.data != 0 && folder != folders_.end(), place_,
             ": found a sample whose logits are not stored, expected those of ", "the data for which they were written");
     require(origin.sample >= 0 && origin.sample < folder->manifest.samples, place_, ": ", folder->name, ": found logits of ",
-            folder->manifest.samples, " samples, expected them of sample ", origin.sample, ", too");
+            counted(folder->manifest.samples, "sample"), ", expected them of sample ", origin.sample, ", too");
     const auto& starts = folder->manifest.first_samples;
     const auto shard = std::upper_bound(starts.begin(), starts.end(), origin.sample) - starts.begin() - 1;
     const stored_logits::Shard& from = folder->shards[shard];

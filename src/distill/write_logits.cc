@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/checksum.h"
+#include "base/counted.h"
 #include "base/error.h"
 #include "base/folder_lock.h"
 #include "base/interrupt.h"
@@ -82,7 +83,7 @@ class Writer {
     same("temperature", found.temperature, manifest_.temperature);
     manifest_ = found;
     if (!found.complete && found.samples > 0)
-      log_info(concat(output_.string(), ": continuing after ", found.samples, " samples"));
+      log_info(concat(output_.string(), ": continuing after ", counted(found.samples, "sample")));
   }
 
   void check_disk() const {

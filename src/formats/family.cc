@@ -4,6 +4,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "base/counted.h"
 #include "base/error.h"
 #include "formats/mixer_keys.h"
 #include "formats/rotary_keys.h"
@@ -114,8 +115,8 @@ std::vector<std::string> windowed_layout(Json& config, std::vector<std::string> 
       if (has_window && static_cast<std::int64_t>(i) >= full) layout[i] = "swa";
     }
   } else {
-    require(types.size() == layout.size(), place, ": layer_types: found ", types.size(), " layers, expected num_hidden_layers, ",
-            layout.size());
+    require(types.size() == layout.size(), place, ": layer_types: found ", counted(std::ssize(types), "layer"),
+            ", expected num_hidden_layers, ", layout.size());
   }
   for (std::size_t i = 0; i < types.size(); ++i) {
     const bool windowed = types[i] == "sliding_attention";

@@ -7,6 +7,7 @@
 #include <optional>
 #include <set>
 
+#include "base/counted.h"
 #include "base/error.h"
 #include "base/json.h"
 #include "formats/carried_files.h"
@@ -144,8 +145,8 @@ void attach_adapters(Model& model, const PeftAdapter& adapter) {
     const auto& [A, B, scale] = found->second;
     Linear& linear = *projection.linear;
     require(A.size(1) == linear.in() && B.size(0) == projection.rows, adapter.folder.string(), ": ", projection.module,
-            ": found lora_A ", shape_text(A.sizes()), " and lora_B ", shape_text(B.sizes()), ", expected ", linear.in(),
-            " columns and ", projection.rows, " rows");
+            ": found lora_A ", shape_text(A.sizes()), " and lora_B ", shape_text(B.sizes()), ", expected ",
+            counted(linear.in(), "column"), " and ", counted(projection.rows, "row"));
     const at::TensorOptions like = linear.weight.options().requires_grad(false);
     linear.adapters.push_back({projection.section, A.to(like, false, /*copy=*/true), B.to(like, false, /*copy=*/true), scale});
     ++attached;

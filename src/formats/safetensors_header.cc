@@ -7,6 +7,7 @@
 #include <optional>
 #include <unordered_set>
 
+#include "base/counted.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/json.h"
@@ -215,15 +216,16 @@ void check_layout(const std::vector<TensorInfo>& tensors, std::uint64_t data_byt
   std::uint64_t position = 0;
   for (const TensorInfo& tensor : tensors) {
     auto bytes = bytes_of(tensor);
-    require(bytes && *bytes == tensor.bytes(), place, ": ", tensor.name, ": found ", tensor.bytes(), " bytes of data, expected ",
-            bytes ? std::to_string(*bytes) : "more than 2^63", " from its dtype and shape");
+    require(bytes && *bytes == tensor.bytes(), place, ": ", tensor.name, ": found ", counted(tensor.bytes(), "byte"),
+            " of data, expected ", bytes ? std::to_string(*bytes) : "more than 2^63", " from its dtype and shape");
     require(tensor.begin == position, place, ": ", tensor.name, ": data begins at byte ", tensor.begin, ", expected ", position,
             ", where the tensor before it ends");
     require(tensor.end <= data_bytes, place, ": ", tensor.name, ": data ends at byte ", tensor.end, ", but the file has only ",
-            data_bytes, " bytes of data (is it truncated?)");
+            counted(data_bytes, "byte"), " of data (is it truncated?)");
     position = tensor.end;
   }
-  require(position == data_bytes, place, ": found ", data_bytes, " bytes of data, expected ", position, " from its header");
+  require(position == data_bytes, place, ": found ", counted(data_bytes, "byte"), " of data, expected ", position,
+          " from its header");
 }
 
 }  // namespace safetensors_header
@@ -238,13 +240,14 @@ std::string safetensors_dtype(c10::ScalarType dtype) {
 SafetensorsHeader read_safetensors_header(std::string_view file, const std::string& place) {
   using safetensors_header::longest_header;
   std::uint64_t bytes = 0;
-  require(file.size() >= sizeof bytes, place, ": found ", file.size(), " bytes, expected a safetensors file of at least 8");
+  require(file.size() >= sizeof bytes, place, ": found ", counted(std::ssize(file), "byte"),
+          ", expected a safetensors file of at least 8");
   refuse_lfs_pointer(file, place);
   std::memcpy(&bytes, file.data(), sizeof bytes);
   require(bytes <= longest_header, place, ": found a header of ", bytes, " bytes, expected at most ", longest_header,
           " (is this a safetensors file?)");
-  require(bytes <= file.size() - sizeof bytes, place, ": found ", file.size(), " bytes, expected a header of ", bytes,
-          " bytes (is the file truncated?)");
+  require(bytes <= file.size() - sizeof bytes, place, ": found ", counted(std::ssize(file), "byte"), ", expected a header of ",
+          counted(bytes, "byte"), " (is the file truncated?)");
   SafetensorsHeader header;
   header.data_start = sizeof bytes + bytes;
   const std::string_view json = file.substr(sizeof bytes, bytes);

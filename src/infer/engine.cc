@@ -5,6 +5,7 @@
 #include <iterator>
 #include <utility>
 
+#include "base/counted.h"
 #include "base/error.h"
 #include "infer/cache_pool.h"
 #include "infer/step_runner.h"
@@ -147,7 +148,7 @@ std::int64_t Engine::submit(Request request) {
   }
   require(request.max_tokens > 0, place, "max_tokens: found ", request.max_tokens, ", expected at least 1");
   const std::int64_t room = state_->options.max_tokens, given = static_cast<std::int64_t>(request.prompt.size());
-  require(given <= room && request.max_tokens <= room - given, place, "found a prompt of ", given, " tokens and ",
+  require(given <= room && request.max_tokens <= room - given, place, "found a prompt of ", counted(given, "token"), " and ",
           request.max_tokens, " new ones, expected at most ", room, " together");
   check_sampling(request.sampling, place);
   state_->queue.emplace_back(state_->next_id, std::move(request));

@@ -7,6 +7,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/counted.h"
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/json.h"
@@ -142,8 +143,8 @@ Survey survey(const Model& model, const Tokenizer& tokenizer, const GenerateFile
     }
   }
   require(result.lines > 0, options.input.string(), ": found no line, expected at least one");
-  require(!output || !read(*output, earlier), options.output.string(), ": found more than ", result.found,
-          " lines, expected the output of an earlier run on ", options.input.string());
+  require(!output || !read(*output, earlier), options.output.string(), ": found more than ", counted(result.found, "line"),
+          ", expected the output of an earlier run on ", options.input.string());
   return result;
 }
 
@@ -197,7 +198,7 @@ GenerateFileResult generate_file(const Model& model, std::shared_ptr<const Token
     }
     for (auto first = waiting.begin(); first != waiting.end() && first->second.text; first = waiting.erase(first)) {
       output->append(to_line(completed(first->second.line, *first->second.text, options, first->second.sample)));
-      progress.update(result.found + ++result.written, concat(result.tokens, " tokens"));
+      progress.update(result.found + ++result.written, counted(result.tokens, "token"));
     }
   }
   return result;

@@ -4,6 +4,7 @@
 #include <map>
 #include <utility>
 
+#include "base/counted.h"
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/log.h"
@@ -86,7 +87,7 @@ struct TextGenerator::State {
   void check_positions(std::int64_t prompt, std::int64_t more) {
     if (positions == 0 || prompt + more <= positions || warned_of_positions) return;
     warned_of_positions = true;
-    log_warning(concat("a prompt of ", prompt, " tokens and up to ", more, " after it pass the ", positions,
+    log_warning(concat("a prompt of ", counted(prompt, "token"), " and up to ", more, " after it pass the ", positions,
                        " positions that the model is meant for (max_position_embeddings): what it writes there may be worse"));
   }
 

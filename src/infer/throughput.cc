@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/counted.h"
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/log.h"
@@ -180,7 +181,8 @@ class Setting {
       constexpr std::int64_t most = 4096;  // of a small model, more than anybody decodes together
       if (row.batch == ThroughputOptions::kLargest) row.batch = std::clamp<std::int64_t>(largest, 1, most);
       if (row.batch > largest) {
-        log_warning(concat("model ", m + 1, ": ", row.batch, " sequences of ", room, " tokens do not fit into memory: left out"));
+        log_warning(concat("model ", m + 1, ": ", counted(row.batch, "sequence"), " of ", counted(room, "token"),
+                           ": more than fits into memory, left out"));
         return {};
       }
     }

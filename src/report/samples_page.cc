@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "base/counted.h"
 #include "base/error.h"
 #include "base/json.h"
 #include "report/page_head.h"
@@ -58,7 +59,7 @@ std::string item_html(const Item& item) {
     html +=
         concat("<details", item.lines.size() == 1 ? " open" : "", ">\n<summary>", line.correct ? "✓" : "✗", " sample ",
                line.sample, " <span class=\"note\">", extracted.empty() ? "no answer found" : "answers " + escape_html(extracted),
-               ", ", get_or<std::int64_t>(sample, "tokens", 0, line.place), " tokens</span></summary>\n",
+               ", ", counted(get_or<std::int64_t>(sample, "tokens", 0, line.place), "token"), "</span></summary>\n",
                block(words(sample, "completion")), "</details>\n");
   }
   return html + "</details>\n";

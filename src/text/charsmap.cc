@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/counted.h"
 #include "base/error.h"
 #include "text/unicode.h"
 
@@ -51,7 +52,7 @@ std::uint32_t value(std::uint32_t unit) {
 Charsmap::Charsmap(std::string_view base64, const std::string& place) {
   const std::string bytes = charsmap::from_base64(base64, place);
   std::uint32_t trie = 0;
-  require(bytes.size() >= sizeof trie, place, ": found ", bytes.size(), " bytes, expected a table of at least 4");
+  require(bytes.size() >= sizeof trie, place, ": found ", counted(std::ssize(bytes), "byte"), ", expected a table of at least 4");
   std::memcpy(&trie, bytes.data(), sizeof trie);
   require(trie % sizeof trie == 0 && trie > 0 && trie <= bytes.size() - sizeof trie, place, ": found a trie of ", trie,
           " bytes, expected a multiple of 4 that the table's ", bytes.size(), " bytes hold");

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/counted.h"
 #include "base/error.h"
 #include "base/json.h"
 #include "base/random.h"
@@ -146,8 +147,8 @@ std::unique_ptr<Model> make_model(const ModelSourceConfig& config, std::uint64_t
                                   const std::string& place) {
   const ModelConfig& architecture = config.base_model.architecture;
   if (config.pretrained) {
-    require(architecture.blocks.empty(), place, ".base_model.decoder: found ", architecture.num_layers(),
-            " layers beside pretrained, which brings its own");
+    require(architecture.blocks.empty(), place, ".base_model.decoder: found ", counted(architecture.num_layers(), "layer"),
+            " beside pretrained, which brings its own");
     return load_pretrained(*config.pretrained, device, dtype, place + ".pretrained");
   }
   require(!architecture.blocks.empty(), place, ": found neither pretrained nor base_model.decoder, expected one of them");

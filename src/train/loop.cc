@@ -7,6 +7,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "base/counted.h"
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/log.h"
@@ -96,8 +97,8 @@ void Trainer::step() {
     pending.flops += static_cast<double>(batch.size()) * parts_.objective.flops(parts_.model, mean_context(batch.sequences));
     pending.batches.push_back(batch);
   }
-  require(pending.weight > 0, "training data: found no token with a loss weight in the ", pending.tokens, " tokens of step ",
-          step_ + 1, ", expected at least one");
+  require(pending.weight > 0, "training data: found no token with a loss weight in the ", counted(pending.tokens, "token"),
+          " of step ", step_ + 1, ", expected at least one");
   pending.limit = spike_limit_.value();
   pending.total_tokens = tokens_ + pending.tokens;
   const bool logs = horizon_.reached(step_ + 1, pending.total_tokens) || (step_ + 1) % config_.log_every == 0;
@@ -248,7 +249,7 @@ void Trainer::refuse(const PendingStep& step, const Refusal& refusal) {
     return;
   }
   fail(found, ", ", checkpoint_.empty() ? "no checkpoint was saved yet" : concat("the last checkpoint is ", checkpoint_.string()),
-       too_many ? concat("; ", skipped_in_a_row_, " steps before it were left out") : "",
+       too_many ? concat("; ", counted(skipped_in_a_row_, "step before it was", "steps before it were"), " left out") : "",
        "; a lower learning_rate, more warmup or a smaller clip_norm may help");
 }
 

@@ -8,6 +8,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "base/counted.h"
 #include "base/error.h"
 #include "base/log.h"
 
@@ -87,7 +88,7 @@ void RunLog::cut(const fs::path& path, std::int64_t step) {
   }
   if (!damaged.empty()) {
     const std::size_t others = damaged.size() - 1;
-    log_warning(concat(damaged[0], others > 0 ? concat("; so with ", others, " further line", others > 1 ? "s" : "") : "",
+    log_warning(concat(damaged[0], others > 0 ? "; so with " + counted(others, "further line") : "",
                        "; the run goes on all the same: metrics are a record of it, not its state"));
   }
   if (kept == text.size()) return;

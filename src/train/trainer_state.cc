@@ -5,6 +5,7 @@
 #include <chrono>
 #include <nlohmann/json.hpp>
 
+#include "base/counted.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "formats/hugging_face.h"
@@ -125,7 +126,7 @@ void Trainer::restore(const Checkpoint& checkpoint) {
   seconds_ = checkpoint.seconds;
   last_loss_ = interval_loss_ = checkpoint.loss;
   if (checkpoint.threads != at::get_num_threads()) {
-    log_warning(concat(folder, ": the run used ", checkpoint.threads, " threads, now it has ", at::get_num_threads(),
+    log_warning(concat(folder, ": the run used ", counted(checkpoint.threads, "thread"), ", now it has ", at::get_num_threads(),
                        ": its numbers may differ in the last digits from those of an uninterrupted run"));
   }
 }

@@ -88,7 +88,8 @@ def rows(text):
 def test_a_batch_is_shown_with_its_loss_weights(tmp_path):
     teacher = ROOT / "models" / "tiny-teacher"
     (tmp_path / "in.jsonl").write_text(json.dumps({"prompt": "tom has 3 apples .", "completion": " answer : 3"}) + "\n")
-    molt("prepare", "--input", tmp_path / "in.jsonl", "--tokenizer", teacher, "--output", tmp_path / "shards")
+    prepared = molt("prepare", "--input", tmp_path / "in.jsonl", "--tokenizer", teacher, "--output", tmp_path / "shards")
+    assert "1 sample, 10 tokens (4 to learn from)" in prepared.stderr
     shown = molt("inspect", teacher, "--batch", tmp_path / "shards").stdout  # the one sample, until the batch is full
     first = shown[:shown.index("sequence 1:")]
     assert first.startswith("sequence 0: 10 tokens, 4 learned\n"), first

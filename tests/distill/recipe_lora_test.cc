@@ -136,7 +136,7 @@ TEST_F(RecipeLora, ThePlanCountsAdapters) {
 TEST_F(RecipeLora, MistakesAreNamed) {
   const auto message = [&](const std::vector<std::string>& set) { return error_of([&] { run(config("b", set)); }); };
   EXPECT_EQ(message({"stages[0].lora.rank=2"}),
-            "r.yaml: stages[0]: lora: found a stage that changes 1 layers, expected one that changes none, such as one that "
+            "r.yaml: stages[0]: lora: found a stage that changes 1 layer, expected one that changes none, such as one that "
             "comes from it");
   EXPECT_EQ(message({"stages[1].from=adapters"}),
             "r.yaml: stages[1]: from: found \"adapters\", expected teacher or an earlier stage");

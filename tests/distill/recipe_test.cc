@@ -290,7 +290,7 @@ TEST_F(Recipe, AStageRestoresLayersAndTrainsWhatItIsTold) {
 
   const auto message = [&](const std::vector<std::string>& set) { return error_of([&] { run(config("b", set)); }); };
   EXPECT_EQ(message({"stages[1].restore=[0, 1]", "stages[1].mamba_layers=0"}),
-            "toy.yaml: stages[1]: restore: found 2 layers, expected at most the 1 Mamba layers of one, from which it starts");
+            "toy.yaml: stages[1]: restore: found 2 layers, expected at most the 1 Mamba layer of one, from which it starts");
   EXPECT_EQ(message({"stages[1].restore=[7]", "stages[1].mamba_layers=2"}),
             "toy.yaml: stage two: restore: found layer 7, expected 0 to 3");
 }
@@ -306,7 +306,7 @@ TEST_F(Recipe, TheListNamesTheLayers) {
   only.output = (folder / "d").string();
   only.stages[0].choose.layers = {2};
   EXPECT_EQ(error_of([&] { run(only); }),
-            "toy.yaml: stage three: choose: found 1 layers that are still attention, expected 2 to choose from");
+            "toy.yaml: stage three: choose: found 1 layer that is still attention, expected 2 to choose from");
 }
 
 }  // namespace molt::recipe_test

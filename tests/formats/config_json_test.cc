@@ -191,7 +191,7 @@ TEST(ConfigJson, RefusesWhatItCannotFollowInOneLine) {
       {with(qwen2(), "/mlp_bias", true), "mlp_bias: found true, expected false"},
       {with(qwen2(), "/layer_types", {"full_attention", "sliding_attention", "full_attention"}),
        "layer_types[1]: found sliding_attention, expected full_attention without use_sliding_window"},
-      {with(qwen2(), "/layer_types", {"full_attention"}), "layer_types: found 1 layers, expected num_hidden_layers, 3"},
+      {with(qwen2(), "/layer_types", {"full_attention"}), "layer_types: found 1 layer, expected num_hidden_layers, 3"},
       {with(qwen2(), "/layer_types", {"full_attention", "linear_attention", "full_attention"}),
        "layer_types[1]: found \"linear_attention\""},
       {with(hybrid(), "/molt", 3), "molt: found 3, expected an object"},

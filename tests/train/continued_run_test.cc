@@ -6,6 +6,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "base/counted.h"
 #include "train/checkpoint.h"
 #include "train/loop.h"
 #include "train/support.h"
@@ -119,7 +120,8 @@ TEST_F(ContinuedRun, AnotherThreadCountIsAWarning) {
   TinyRun(folder / "run").train();
   const std::string said = testing::internal::GetCapturedStderr();
   at::set_num_threads(threads);
-  EXPECT_TRUE(said.find(concat("the run used ", threads, " threads, now it has ", threads + 1)) != std::string::npos) << said;
+  EXPECT_TRUE(said.find(concat("the run used ", counted(threads, "thread"), ", now it has ", threads + 1)) != std::string::npos)
+      << said;
 }
 TEST_F(ContinuedRun, OfManyChangesTheFirstAreNamed) {
   TinyRun(folder / "run").train();
