@@ -1,5 +1,8 @@
 """Configuration of a hybrid of attention and Mamba layers, as molt exports it (model_type apriel_hybrid_ssm)."""
-from transformers import MistralConfig
+from transformers import MistralConfig, __version__
+
+if tuple(int(part) for part in __version__.split(".")[:2]) < (5, 14):
+    raise ImportError(f"models of type apriel_hybrid_ssm need transformers 5.14 or newer, found {__version__}")
 
 # What a layer keeps while generating, by its letter, in transformers' words ("moe" is one that keeps nothing).
 CACHES = {"t": "full_attention", "swa": "sliding_attention", "m2": "linear_attention", "i": "moe"}

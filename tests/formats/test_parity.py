@@ -260,6 +260,13 @@ def test_the_modelling_file_scans_in_spans_as_in_one(length):
             assert torch.allclose(value, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_the_modelling_files_say_which_transformers_they_need():
+    code = "import transformers; transformers.__version__ = '4.53.2'; import molt_hybrid.configuration_apriel_hybrid_ssm"
+    python = pathlib.Path(__file__).resolve().parents[2] / "python"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=python, capture_output=True, text=True)
+    assert ended.stderr.splitlines()[-1].endswith("need transformers 5.14 or newer, found 4.53.2")
+
+
 def test_the_modelling_file_refuses_assisted_generation(hybrid):
     """It would take tokens back, and with them states."""
     tokens = torch.tensor([[1, 2, 3, 1, 2, 3, 1, 2]])
