@@ -65,7 +65,9 @@ struct Helper {
         z(job.in.z, channel),
         B(job.in.B, part.B_column + static_cast<int>(local)),
         C(job.in.C, channel),
-        gdt(job.gdt, channel) {
+        gdt(job.gdt, channel) {}
+
+  __device__ void load_parameters() {
 #pragma unroll
     for (int i = 0; i < kVector; ++i) {
       if (active) bias[i] = cuda::parameter(job.a.dt_bias, channel + i, job.a.dt_bias_type);
@@ -178,6 +180,7 @@ __device__ void help(const Job& job, const Part<kTogether>& part, const Span& sp
   Helper<T, kTogether> helper(job, part, course);
   if (course.tiles > 0) {
     helper.fetch();
+    helper.load_parameters();  // while the first step is on its way
     for (int first = course.steps(0); first > 0; --first) helper.stage(shared);
   }
   for (int turn = 0; turn < course.tiles; ++turn) {

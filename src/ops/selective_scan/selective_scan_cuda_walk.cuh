@@ -76,11 +76,11 @@ struct Convolution {
   Packed<float, kTaps> taps[kVector];
   Packed<float, kVector> bias;
 
-  __device__ Convolution(const Arguments& a, int channel) {
-    a.taps_type == DataType::bfloat16 ? load<__nv_bfloat16>(a, channel) : load<float>(a, channel);
+  __device__ void load(const Arguments& a, int channel) {
+    a.taps_type == DataType::bfloat16 ? load_as<__nv_bfloat16>(a, channel) : load_as<float>(a, channel);
   }
   template <class T>
-  __device__ void load(const Arguments& a, int channel) {
+  __device__ void load_as(const Arguments& a, int channel) {
     bias = parameters<T>(a.taps_bias, channel);
 #pragma unroll
     for (int i = 0; i < kVector; ++i) taps[i] = parameters<T>(a.taps, (channel + i) * kTaps);
@@ -101,7 +101,7 @@ struct Convolution {
   }
 };
 struct NoConvolution {
-  __device__ NoConvolution(const Arguments&, int) {}
+  __device__ void load(const Arguments&, int) {}
 };
 
 // A thread's columns of a matrix of tokens. (Finding rows as the gradients' kernel does costs a register too many: 2 % of the
@@ -161,11 +161,7 @@ struct Helper {
         into(kBackwards ? job.in.C : job.in.B, kBackwards ? channel : shared_channel(job.a, channel)),
         out(job.in.C, channel),
         y({job.a.y, static_cast<int>(job.a.d_inner)}, channel),
-        convolved({job.a.convolved, static_cast<int>(job.a.d_inner)}, channel),
-        bias(job.a.dt_bias_type == DataType::bfloat16 ? parameters<__nv_bfloat16>(job.a.dt_bias, channel)
-                                                      : parameters(job.a.dt_bias, channel)),
-        D(parameters(job.a.D, channel)),
-        convolution(job.a, channel) {}
+        convolved({job.a.convolved, static_cast<int>(job.a.d_inner)}, channel) {}
 
   // The column of B (and of x) that a channel has.
   __device__ static int shared_channel(const Arguments& a, int channel) {
@@ -292,8 +288,16 @@ struct Helper {
     }
   }
 
+  __device__ void load_parameters() {
+    const Arguments& a = job.a;
+    bias = a.dt_bias_type == DataType::bfloat16 ? parameters<__nv_bfloat16>(a.dt_bias, channel) : parameters(a.dt_bias, channel);
+    D = parameters(a.D, channel);
+    convolution.load(a, channel);
+  }
+
   __device__ void begin_help() {
     fetch(0);
+    load_parameters();  // while the first rows are on their way
     prepare(x, 0);
     arrive<Signal::ready>();
     fetch(1);
