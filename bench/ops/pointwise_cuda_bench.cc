@@ -23,11 +23,13 @@ at::Tensor random(at::IntArrayRef shape) {
   return at::randn(shape, at::TensorOptions(at::kCUDA).dtype(at::kBFloat16));
 }
 
-// Both passes of an operation: `forward_bytes` and `backward_bytes` are what each must move.
+// Both passes of an operation, without the host's part, as bench/peers/pointwise.py times those of others: `forward_bytes` and
+// `backward_bytes` are what each must move.
 void register_both(const std::string& name, double forward_bytes, double backward_bytes, const Inputs& inputs,
                    const Operation& operation) {
-  register_rate(name + "/forward", forward_bytes, [=] { return [=, in = inputs()] { operation(in); }; });
-  register_rate(name + "/backward", backward_bytes, [=] {
+  constexpr int calls = 4;
+  register_graph_rate(name + "/forward", forward_bytes, calls, [=] { return [=, in = inputs()] { operation(in); }; });
+  register_graph_rate(name + "/backward", backward_bytes, calls, [=] {
     Tensors in = inputs(), gradients;
     for (at::Tensor& x : in) x.requires_grad_(true);
     const Tensors out = operation(in);
