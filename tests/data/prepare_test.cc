@@ -195,7 +195,7 @@ TEST_F(PrepareTest, TakesTokensAsTheyAre) {
   input("{\"tokens\": [3, 400]}\n");
   EXPECT_NE(error().find("in.jsonl:1: tokens: found 400, expected ids from 0 to"), std::string::npos) << error();
   input("{\"tokens\": [3, 4], \"learn\": [1]}\n");
-  EXPECT_NE(error().find("learn: found 1 values, expected 2, one a token"), std::string::npos) << error();
+  EXPECT_NE(error().find("learn: found 1 value, expected 2, one a token"), std::string::npos) << error();
 }
 
 TEST_F(PrepareTest, ReadsConversationsByTheChatTemplate) {
