@@ -90,6 +90,7 @@ int run(Options& options) {
   if (options.task.samples > 1 && options.task.temperature == 0)
     log_warning("--n without --temperature: every answer will be the same");
   catch_interrupts();
+  for (const std::string& name : options.models) resolve_model_folder(name);  // before hours go into the first
   const auto task = perplexity ? nullptr : make_task(options.task);
   OrderedJson all = OrderedJson::array();
   for (const auto& name : options.models) {
