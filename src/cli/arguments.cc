@@ -5,7 +5,9 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstdlib>
+#include <filesystem>
 #include <iostream>
 #include <sstream>
 
@@ -191,14 +193,21 @@ int run_program(int argc, char** argv, const std::vector<Command>& commands) {
     return app.exit(error) == 0 ? 0 : kUserMistake;
   }
   if (quiet) set_log_level(LogLevel::warning);
+  std::signal(SIGXFSZ, SIG_IGN);  // a file beyond `ulimit -f` is a failed write, whose message names it
 
   try {
-    return chosen();
+    const int code = chosen();
+    std::cout.flush();
+    require(std::cout || interrupt_signal() == SIGPIPE, "standard output: cannot write all of it, expected a disk with room");
+    return code;
   } catch (const Interrupted& interrupted) {
     log_warning(interrupted.what());
     return kSignal + interrupted.signal();
   } catch (const UserError& error) {
     log_error(error.what());
+    return kUserMistake;
+  } catch (const std::filesystem::filesystem_error& error) {
+    log_error(concat(error.path1().string(), ": ", error.code().message()));
     return kUserMistake;
   } catch (const c10::OutOfMemoryError& error) {
     log_error(arguments_detail::out_of_memory(error));

@@ -58,6 +58,8 @@ MISTAKES = [
     ("convert TEACHER --layers 99 --output out", "--layers: found layer 99, expected 0 to 11"),
     ("rank TEACHER --method loo --data empty.jsonl --output out", "empty.jsonl: found no manifest.json, expected a folder that"),
     ("evaluate TEACHER --task gsm8k --data no-field.jsonl --output out", "no-field.jsonl:1: answer: missing"),
+    ("evaluate TEACHER absent --task synthetic --limit 1 --output out", "absent: "),
+    ("evaluate TEACHER --task synthetic --limit 1 --output data.jsonl --quiet", "data.jsonl/"),
     ("inspect TEACHER --step 3", "--step: expected --batch beside it"),
     ("logits TEACHER --input absent.jsonl --output out", "absent.jsonl: cannot open"),
     ("train", "CONFIG is required (molt train --help shows what is accepted)"),
@@ -102,6 +104,22 @@ def test_one_line_and_exit_code_2(folder, command, expected):
     assert len(ended.stderr.splitlines()) == 1, ended.stderr
     assert expected in ended.stderr
     assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize("command", [["config", "train"], ["inspect", str(TEACHER)]])
+def test_results_that_find_no_room_are_a_mistake(command):
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run([MOLT, *command], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: standard output: cannot write"), ended.stderr
+
+
+def test_a_limit_on_the_size_of_files_is_a_failed_write(tmp_path):
+    limited = f"ulimit -f 1; exec {os.path.abspath(MOLT)} synthesize --problems 1000 --output problems.jsonl --quiet"
+    ended = subprocess.run(["sh", "-c", limited], cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 2, ended
+    assert ended.stderr == "error: problems.jsonl: cannot write: File too large\n"
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("user", [{}, {"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "7"}])
