@@ -45,7 +45,8 @@ RankingFile::RankingFile(fs::path path, const RankConfig& config, const std::str
   if (!fs::exists(path_)) return;
   const OrderedJson found = parse_ordered_json(read_file(path_), place);
   const Json plain = found;
-  for (const ChangedKey& key : changed_keys(get<std::string>(plain, "configuration", place), configuration)) {
+  const auto before = get<std::string>(plain, "configuration", place);
+  for (const ChangedKey& key : changed_keys(before, configuration, place + ": configuration")) {
     fail(place, ": holds a ranking with another configuration: ", key.path, " (there ",
          key.before.empty() ? "absent" : key.before, ", now ", key.after.empty() ? "absent" : key.after,
          "); restore it to continue, or choose another file");

@@ -1,5 +1,7 @@
 #include "distill/recipe_index.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 
 namespace molt {
@@ -8,7 +10,9 @@ RecipeIndex::RecipeIndex(const RecipeConfig& recipe, const std::string& name) : 
   OrderedJson before;
   if (fs::exists(path_)) {
     before = parse_ordered_json(read_file(path_), path_.string());
-    require(before.is_object() && before.contains("teacher") && before.contains("stages") && before["stages"].is_array(),
+    const auto is_object = [](const OrderedJson& json) { return json.is_object(); };
+    require(before.is_object() && before.contains("teacher") && before["teacher"].is_object() && before.contains("stages") &&
+                before["stages"].is_array() && std::all_of(before["stages"].begin(), before["stages"].end(), is_object),
             path_.string(), ": found no index of a recipe's stages");
   }
   json_["recipe"] = name;

@@ -59,8 +59,8 @@ bool changes_results(const ChangedKey& key) {
 
 }  // namespace resolved
 
-std::vector<ChangedKey> changed_keys(const std::string& before, const std::string& after) {
-  const std::map<std::string, std::string> old = resolved::leaves(before, "the run's configuration");
+std::vector<ChangedKey> changed_keys(const std::string& before, const std::string& after, const std::string& place) {
+  const std::map<std::string, std::string> old = resolved::leaves(before, place);
   const std::map<std::string, std::string> fresh = resolved::leaves(after, "the new configuration");
   std::vector<ChangedKey> result;
   for (const auto& [path, value] : old) {
@@ -76,7 +76,7 @@ std::vector<ChangedKey> changed_keys(const std::string& before, const std::strin
 std::vector<ChangedKey> changed_results(const fs::path& run, const std::string& config) {
   const fs::path path = run / "config.yaml";
   if (!fs::exists(path)) return {};
-  std::vector<ChangedKey> changes = changed_keys(read_file(path), config);
+  std::vector<ChangedKey> changes = changed_keys(read_file(path), config, path.string());
   std::erase_if(changes, [](const ChangedKey& key) { return !resolved::changes_results(key); });
   return changes;
 }

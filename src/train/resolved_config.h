@@ -12,8 +12,8 @@ struct ChangedKey {
   std::string before, after;  // empty where the key is absent
 };
 
-// The keys whose values differ between two YAML texts.
-std::vector<ChangedKey> changed_keys(const std::string& before, const std::string& after);
+// The keys whose values differ between two YAML texts; errors of the first name it by `place`.
+std::vector<ChangedKey> changed_keys(const std::string& before, const std::string& after, const std::string& place);
 
 // Those between <run>/config.yaml and `config` that change what a run computes: all but how often it logs, evaluates and saves,
 // and what the guard does. None where the run has no configuration yet.

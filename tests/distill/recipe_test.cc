@@ -255,6 +255,14 @@ TEST_F(Recipe, MistakesAreNamed) {
   EXPECT_FALSE(fs::exists(folder / "b/one"));
 }
 
+TEST_F(Recipe, AnIndexOfOtherThingsIsNamed) {
+  for (const char* text : {"{\"teacher\": {}, \"stages\": [3]}", "{\"teacher\": 1, \"stages\": []}", "[]"}) {
+    fs::create_directories(folder / "a");
+    write_file(folder / "a/recipe.json", text);
+    EXPECT_EQ(error_of([&] { run(config("a")); }), (folder / "a/recipe.json").string() + ": found no index of a recipe's stages");
+  }
+}
+
 TEST_F(Recipe, AStageRestoresLayersAndTrainsWhatItIsTold) {
   RecipeConfig swap = config("swap");
   swap.evaluate.clear();

@@ -64,16 +64,23 @@ TEST(Patterns, TheLastMatchDecides) {
 }
 
 TEST(ResolvedConfig, ChangedKeysAreNamedByTheirPaths) {
-  const auto changed = changed_keys("a: {b: 1, c: [x, y]}\nd: 2\n", "a: {b: 1, c: [x, z]}\ne: 3\n");
+  const auto changed = changed_keys("a: {b: 1, c: [x, y]}\nd: 2\n", "a: {b: 1, c: [x, z]}\ne: 3\n", "a");
   std::string text;
   for (const ChangedKey& key : changed) text += key.path + " " + key.before + "|" + key.after + "; ";
   EXPECT_EQ(text, "a.c[1] \"y\"|\"z\"; d \"2\"|; e |\"3\"; ");
 }
 
+TEST(ResolvedConfig, ADamagedOneIsNamed) {
+  const TemporaryFolder run;
+  write_file(run.path() / "config.yaml", "a: [");
+  const std::string error = error_of([&] { changed_results(run.path(), "a: 1\n"); });
+  EXPECT_EQ(error.find((run.path() / "config.yaml").string() + ": no valid YAML"), 0u) << error;
+}
+
 TEST(ResolvedConfig, ASectionThatComesOrGoesIsOneChange) {
   const auto changes = [](const char* before, const char* after) {
     std::string text;
-    for (const ChangedKey& key : changed_keys(before, after)) text += key.path + " " + key.before + "|" + key.after + "; ";
+    for (const ChangedKey& key : changed_keys(before, after, "a")) text += key.path + " " + key.before + "|" + key.after + "; ";
     return text;
   };
   const char *without = "a: {lora: , b: 1}\n", *with = "a: {lora: {rank: 4, targets: [x, y]}, b: 1}\n";
