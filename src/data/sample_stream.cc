@@ -175,6 +175,17 @@ std::uint64_t data_fingerprint(const fs::path& folder) {
   return sample_streams::fingerprint(sample_streams::shard_checksums(folder));
 }
 
+std::vector<std::int64_t> first_lengths(const fs::path& folder) {
+  const fs::path path = shard_path(folder, 0);
+  if (folder.empty() || !fs::exists(path)) return {};
+  const at::Tensor offsets = SafetensorsFile::open(path).tensor("offsets");
+  require(offsets.scalar_type() == at::kLong && offsets.dim() == 1, path.string(), ": expected offsets int64 (samples + 1)");
+  const auto* values = offsets.const_data_ptr<std::int64_t>();
+  std::vector<std::int64_t> lengths;
+  for (std::int64_t i = 0; i + 1 < offsets.numel(); ++i) lengths.push_back(values[i + 1] - values[i]);
+  return lengths;
+}
+
 double learned_share(const fs::path& folder) {
   const fs::path path = sample_streams::manifest_path(folder);
   const Json manifest = read_json(path);

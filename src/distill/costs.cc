@@ -26,6 +26,19 @@ std::string part_of(const std::string& name, const Model& model) {
   return model.blocks[static_cast<std::size_t>(layer)].mixer().config().type();
 }
 
+constexpr std::int64_t synthetic_problem = 128;
+
+// Half the sample that a token is in, on average over the tokens.
+double context(const std::vector<std::int64_t>& lengths, std::int64_t longest) {
+  double pairs = 0, tokens = 0;
+  for (const std::int64_t length : lengths) {
+    const auto kept = static_cast<double>(std::min(length, longest));
+    pairs += kept * kept / 2;
+    tokens += kept;
+  }
+  return tokens > 0 ? pairs / tokens : static_cast<double>(longest) / 2;
+}
+
 }  // namespace costs
 
 double parameter_count(Model& model) {
@@ -40,9 +53,15 @@ double training_tokens(const LoopConfig& loop) {
 }
 
 std::int64_t mean_context(const DataConfig& data, std::int64_t micro_batch_tokens) {
-  constexpr std::int64_t synthetic_problem = 128;
-  const std::int64_t sample = data.max_length > 0 ? data.max_length : data.synthetic ? synthetic_problem : micro_batch_tokens;
-  return std::max<std::int64_t>(1, sample / 2);
+  const std::int64_t longest = data.max_length > 0 ? std::min(data.max_length, micro_batch_tokens) : micro_batch_tokens;
+  double sum = 0, weights = 0;
+  const auto add = [&](const std::string& path, bool synthetic, double weight) {
+    sum += weight * costs::context(synthetic ? std::vector{costs::synthetic_problem} : first_lengths(path), longest);
+    weights += weight;
+  };
+  if (data.blend.empty()) add(data.path, data.synthetic.has_value(), 1);
+  for (const auto& [name, part] : data.blend) add(part.path, part.synthetic.has_value(), part.weight);
+  return std::max<std::int64_t>(1, static_cast<std::int64_t>(sum / weights));
 }
 
 std::vector<ParameterShape> parameter_shapes(Model& model) {

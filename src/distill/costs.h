@@ -19,8 +19,9 @@ double parameter_count(Model& model);
 // Of a training, at most: what it says, or full micro-batches of all its steps.
 double training_tokens(const LoopConfig& loop);
 
-// Tokens that a token of training sees on average: half a sample, whose length is the data's max_length, about 128 of a synthetic
-// problem, or a micro-batch.
+// Tokens that a token of training sees on average: half of the sample that it is in, cut to the data's max_length and to a
+// micro-batch. Lengths are those of a folder's first shard, of a blend by its weights, about 128 of a synthetic problem, and of
+// a folder that is not there yet as long as they can be.
 std::int64_t mean_context(const DataConfig& data, std::int64_t micro_batch_tokens);
 
 // Parameters of one shape, with the numbers of layers as "*": "layers.*.mlp.down.weight".

@@ -1,10 +1,13 @@
 #include "distill/costs.h"
 
+#include <ATen/Functions.h>
 #include <gtest/gtest.h>
 
 #include "distill/plan.h"
 #include "distill/support.h"
+#include "formats/safetensors.h"
 #include "model/mixers/attention/attention.h"
+#include "support/temporary_folder.h"
 
 namespace molt::costs_test {
 
@@ -71,6 +74,29 @@ TEST(Costs, AWindowBoundsWhatIsReadAndNotWhatIsKept) {
   const ModelCosts costs = model_costs(config, at::kFloat, 100);
   EXPECT_EQ(costs.cache_token_bytes, 2 * 2 * 2 * 8 * 4);
   EXPECT_EQ(costs.read_cache_bytes, 2 * 2 * 8 * 4 * (100 + 10));
+}
+
+TEST(Costs, TheContextIsThatOfTheSamplesInTheFirstShard) {
+  const TemporaryFolder folder;
+  write_safetensors(shard_path(folder.path(), 0), {{"offsets", at::tensor({0, 100, 400}, at::kLong)}});
+  DataConfig data;
+  data.path = folder.path().string();
+  EXPECT_EQ(mean_context(data, 16384), (100 * 100 + 300 * 300) / 2 / 400);
+  EXPECT_EQ(mean_context(data, 200), (100 * 100 + 200 * 200) / 2 / 300) << "what does not fit is cut";
+  data.max_length = 50;
+  EXPECT_EQ(mean_context(data, 16384), 25);
+
+  DataConfig blend;
+  blend.blend["here"].path = folder.path().string();
+  blend.blend["problems"].synthetic.emplace();
+  blend.blend["problems"].weight = 3;
+  EXPECT_EQ(mean_context(blend, 16384), (125 + 3 * 64) / 4);
+
+  data.path = (folder.path() / "later").string();
+  EXPECT_EQ(mean_context(data, 16384), 25);
+  data.max_length = 0;
+  EXPECT_EQ(mean_context(data, 16384), 8192);
+  EXPECT_EQ(mean_context(DataConfig(), 16384), 8192);
 }
 
 TEST(Costs, ShapesStandOncePerKind) {
