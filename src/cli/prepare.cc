@@ -26,43 +26,44 @@ void log_result(const PrepareConfig& config, const PrepareResult& result) {
 }  // namespace prepare_command_parts
 
 Command prepare_command() {
-  return {"prepare", "Tokenize JSONL or Parquet into shards that training maps", [](Arguments& arguments) -> std::function<int()> {
-            struct Options {
-              std::string config;
-              std::vector<std::string> set, input;
-              std::string tokenizer, output;
-              std::int64_t threads = 0;
-            };
-            auto options = std::make_shared<Options>();
-            arguments.positional("CONFIG", options->config, "YAML file (molt config prepare shows what it may say)", false);
-            arguments.option("--set", options->set, "Override a key of the configuration: key=value");
-            arguments.option("--input", options->input,
-                             "JSONL or Parquet with \"text\", \"prompt\" and \"completion\", \"messages\" or \"tokens\"");
-            arguments.option("--tokenizer", options->tokenizer, "Folder with tokenizer.json, such as the model");
-            arguments.option("--output", options->output, "Folder to write");
-            arguments.option("--threads", options->threads, "CPU threads, 0 for every core");
-            return [options] {
-              PrepareConfig config;
-              check_configuration_file(
-                  options->config, ConfigurationKind::preparation,
-                  {.data = concat("data goes to --input: molt prepare --input ", options->config,
-                                  " --tokenizer MODEL --output FOLDER"),
-                   .model = "data goes to --input and a model to --tokenizer: molt prepare --input FILE --tokenizer MODEL "
-                            "--output FOLDER"});
-              const ConfigVisitor::Visit visit = [&](ConfigVisitor& v) { config.visit(v); };
-              if (!options->config.empty())
-                read_config(options->config, options->set, visit);
-              else
-                parse_config("", "--set", options->set, visit);
-              if (!options->input.empty()) config.input = options->input;
-              if (!options->tokenizer.empty()) config.tokenizer = options->tokenizer;
-              if (!options->output.empty()) config.output = options->output;
-              set_threads(options->threads);
-              catch_interrupts();
-              prepare_command_parts::log_result(config, prepare(config));
-              return 0;
-            };
-          }};
+  return {
+      "prepare", "Tokenize JSONL or Parquet into shards that training maps", [](Arguments& arguments) -> std::function<int()> {
+        struct Options {
+          std::string config;
+          std::vector<std::string> set, input;
+          std::string tokenizer, output;
+          std::int64_t threads = 0;
+        };
+        auto options = std::make_shared<Options>();
+        arguments.positional("CONFIG", options->config, "YAML file (molt config prepare shows what it may say)", false);
+        arguments.option("--set", options->set, "Override a key of the configuration: key=value");
+        arguments.option("--input", options->input,
+                         "JSONL or Parquet with \"text\", \"prompt\" and \"completion\", \"messages\" or \"tokens\"");
+        arguments.option("--tokenizer", options->tokenizer, "Folder with tokenizer.json, such as the model");
+        arguments.option("--output", options->output, "Folder to write");
+        arguments.option("--threads", options->threads, "CPU threads, 0 for every core");
+        return [options] {
+          PrepareConfig config;
+          check_configuration_file(
+              options->config, ConfigurationKind::preparation,
+              {.data =
+                   concat("data goes to --input: molt prepare --input ", options->config, " --tokenizer MODEL --output FOLDER"),
+               .model = "data goes to --input and a model to --tokenizer: molt prepare --input FILE --tokenizer MODEL "
+                        "--output FOLDER"});
+          const ConfigVisitor::Visit visit = [&](ConfigVisitor& v) { config.visit(v); };
+          if (!options->config.empty())
+            read_config(options->config, options->set, visit);
+          else
+            parse_config("", "--set", options->set, visit);
+          if (!options->input.empty()) config.input = options->input;
+          if (!options->tokenizer.empty()) config.tokenizer = options->tokenizer;
+          if (!options->output.empty()) config.output = options->output;
+          set_threads(options->threads);
+          catch_interrupts();
+          prepare_command_parts::log_result(config, prepare(config));
+          return 0;
+        };
+      }};
 }
 
 }  // namespace molt
