@@ -41,6 +41,25 @@ std::uint64_t fingerprint(const std::vector<std::string>& checksums) {
   return hash;
 }
 
+struct Shard {
+  at::Tensor tokens, learn, offsets;  // mapped: int32 (n), uint8 (n), int64 (samples + 1)
+};
+
+Shard open_shard(const fs::path& path) {
+  const auto file = SafetensorsFile::open(path);
+  Shard shard{file.tensor("tokens"), file.tensor("learn"), file.tensor("offsets")};
+  const bool typed = shard.tokens.scalar_type() == at::kInt && shard.learn.scalar_type() == at::kByte &&
+                     shard.offsets.scalar_type() == at::kLong && shard.tokens.dim() == 1 && shard.learn.dim() == 1 &&
+                     shard.offsets.dim() == 1 && shard.offsets.numel() >= 1;
+  require(typed, path.string(), ": expected tokens int32 (n), learn uint8 (n) and offsets int64 (samples + 1)");
+  const std::int64_t total = shard.tokens.numel(), samples = shard.offsets.numel() - 1;
+  const auto* offsets = shard.offsets.const_data_ptr<std::int64_t>();
+  bool ordered = offsets[0] == 0 && offsets[samples] == total && shard.learn.numel() == total;
+  for (std::int64_t i = 0; i < samples; ++i) ordered = ordered && offsets[i] < offsets[i + 1];
+  require(ordered, path.string(), ": offsets: expected numbers that rise from 0 to the number of tokens, ", total);
+  return shard;
+}
+
 class Shards : public SampleStream {
  public:
   explicit Shards(const fs::path& folder) {
@@ -75,22 +94,9 @@ class Shards : public SampleStream {
   }
 
  private:
-  struct Shard {
-    at::Tensor tokens, learn, offsets;
-  };
-
   void add(const fs::path& path) {
-    const auto file = SafetensorsFile::open(path);
-    Shard shard{file.tensor("tokens"), file.tensor("learn"), file.tensor("offsets")};
-    const bool typed = shard.tokens.scalar_type() == at::kInt && shard.learn.scalar_type() == at::kByte &&
-                       shard.offsets.scalar_type() == at::kLong && shard.tokens.dim() == 1 && shard.learn.dim() == 1 &&
-                       shard.offsets.dim() == 1 && shard.offsets.numel() >= 1;
-    require(typed, path.string(), ": expected tokens int32 (n), learn uint8 (n) and offsets int64 (samples + 1)");
+    Shard shard = open_shard(path);
     const std::int64_t total = shard.tokens.numel(), samples = shard.offsets.numel() - 1;
-    const auto* offsets = shard.offsets.const_data_ptr<std::int64_t>();
-    bool ordered = offsets[0] == 0 && offsets[samples] == total && shard.learn.numel() == total;
-    for (std::int64_t i = 0; i < samples; ++i) ordered = ordered && offsets[i] < offsets[i + 1];
-    require(ordered, path.string(), ": offsets: expected numbers that rise from 0 to the number of tokens, ", total);
     if (starts_.empty()) starts_.push_back(0);
     starts_.push_back(starts_.back() + samples);
     tokens_ += total;
@@ -178,8 +184,7 @@ std::uint64_t data_fingerprint(const fs::path& folder) {
 std::vector<std::int64_t> first_lengths(const fs::path& folder) {
   const fs::path path = shard_path(folder, 0);
   if (folder.empty() || !fs::exists(path)) return {};
-  const at::Tensor offsets = SafetensorsFile::open(path).tensor("offsets");
-  require(offsets.scalar_type() == at::kLong && offsets.dim() == 1, path.string(), ": expected offsets int64 (samples + 1)");
+  const at::Tensor offsets = sample_streams::open_shard(path).offsets;
   const auto* values = offsets.const_data_ptr<std::int64_t>();
   std::vector<std::int64_t> lengths;
   for (std::int64_t i = 0; i + 1 < offsets.numel(); ++i) lengths.push_back(values[i + 1] - values[i]);

@@ -37,6 +37,7 @@ std::uint64_t data_fingerprint(const fs::path& folder);
 // Of such a folder's tokens the share that is learned, by its manifest; 1 of an empty one.
 double learned_share(const fs::path& folder);
 // Tokens of each sample in such a folder's first shard, without a look at the others; none where the folder is not there yet.
+// UserError for a damaged shard.
 std::vector<std::int64_t> first_lengths(const fs::path& folder);
 // Fresh problems without end, tokenized on the fly.
 std::shared_ptr<const SampleStream> synthetic_stream(const SyntheticConfig& config, std::shared_ptr<const Tokenizer> tokenizer);

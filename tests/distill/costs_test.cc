@@ -78,7 +78,12 @@ TEST(Costs, AWindowBoundsWhatIsReadAndNotWhatIsKept) {
 
 TEST(Costs, TheContextIsThatOfTheSamplesInTheFirstShard) {
   const TemporaryFolder folder;
-  write_safetensors(shard_path(folder.path(), 0), {{"offsets", at::tensor({0, 100, 400}, at::kLong)}});
+  const auto write = [&](at::ArrayRef<std::int64_t> offsets) {
+    write_safetensors(shard_path(folder.path(), 0), {{"tokens", at::zeros({400}, at::kInt)},
+                                                     {"learn", at::ones({400}, at::kByte)},
+                                                     {"offsets", at::tensor(offsets, at::kLong)}});
+  };
+  write({0, 100, 400});
   DataConfig data;
   data.path = folder.path().string();
   EXPECT_EQ(mean_context(data, 16384), (100 * 100 + 300 * 300) / 2 / 400);
@@ -97,6 +102,9 @@ TEST(Costs, TheContextIsThatOfTheSamplesInTheFirstShard) {
   data.max_length = 0;
   EXPECT_EQ(mean_context(data, 16384), 8192);
   EXPECT_EQ(mean_context(DataConfig(), 16384), 8192);
+
+  write({0, 500, 400});
+  EXPECT_THROW(mean_context(blend, 16384), UserError);
 }
 
 TEST(Costs, ShapesStandOncePerKind) {
