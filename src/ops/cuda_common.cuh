@@ -122,8 +122,9 @@ inline int multiprocessors() {
 
 // Programmatic dependent launch (Hopper and newer). A kernel that is launched `behind` the one before it on the stream may begin
 // as soon as all blocks of that one have called let_next_begin() or ended. Before await_previous() it must touch nothing that a
-// kernel not known to be over writes or reads: a kernel that lets the next one begin first awaits what came before itself, or is
-// launched the ordinary way. Some thread of each kernel must await, so that the end of one is that of all before it.
+// kernel not known to be over writes or reads; what came before the previous kernel is known to be over if that one awaited it
+// before it let this one begin, or was launched the ordinary way. Some thread of each kernel must await, so that the end of one
+// is that of all before it.
 __device__ inline void let_next_begin() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;");
